@@ -1,0 +1,47 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+REFERENCE_DATA := $(wildcard ../shared/coco-mini)
+ifneq ($(REFERENCE_DATA),)
+export QUANTSWEEP_REFERENCE_DATA ?= $(abspath ../shared)
+endif
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help install demo test test-all lint bench clean
+
+help:
+	@echo "make demo      install, then sweep the built-in detector on synthetic COCO data"
+	@echo "make test      install, then ruff, mypy and the tests"
+	@echo "make test-all  the same with the slow proofs"
+	@echo "make bench     ratios against named alternatives"
+	@echo "make clean     remove what make made"
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	$(BIN)/quantsweep demo
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+test-all: lint
+	$(BIN)/pytest -m "slow or not slow"
+
+bench: install
+	$(BIN)/python -m tests.benchmarks.postprocessing
+	$(BIN)/python -m tests.benchmarks.textbook_sweep
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

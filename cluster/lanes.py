@@ -1,0 +1,40 @@
+"""Lanes: what a kind of task claims of a node, and the environment of its worker process."""
+
+from dataclasses import dataclass, field
+
+_SINGLE_THREADED = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A kind of place to run. Tasks of lanes with different environments never share a worker process."""
+
+    name: str
+    """What to call it in messages."""
+
+    cpus: int | None = 1
+    """CPUs that a task claims, or None for every CPU of its node, so that nothing else runs there."""
+
+    environment: dict[str, str] = field(default_factory=lambda: dict(_SINGLE_THREADED))
+    """Environment variables of the worker process."""
+
+
+LIGHT = Lane("light")
+"""Work on NumPy, Pillow, LiteRT and the scorers: neither TensorFlow nor torch is imported."""
+
+TENSORFLOW = Lane(
+    "tensorflow", environment={**_SINGLE_THREADED, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+)
+"""Work that imports TensorFlow."""
+
+BENCHMARK = Lane("benchmark", cpus=None)
+"""Timing: alone on its node."""
+
+LANES_BY_FRAMEWORK = {"none": LIGHT, "tensorflow": TENSORFLOW}
+"""The lane of a builder or runtime, by the framework that its worker imports."""

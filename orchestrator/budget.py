@@ -1,0 +1,56 @@
+"""Budgets: how much accuracy a variant may lose and still be feasible."""
+
+from dataclasses import dataclass
+
+METRICS = {"AP": 0, "AP50": 1, "AP75": 2}
+"""Position of each budget metric among the 12 COCO statistics."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The largest loss of a feasible variant against the reference on the same images."""
+
+    metric: str
+    """`AP`, `AP50` or `AP75`."""
+
+    limit: float
+    """Largest loss, in AP points or as a share of the reference; at least 0."""
+
+    is_relative: bool
+    """Whether `limit` is a share of the reference's value."""
+
+    @classmethod
+    def of(cls, metric: str, max_loss: float | None, max_relative_loss: float | None) -> "Budget":
+        """Makes a budget of the two ways to write it.
+
+        Args:
+            metric: `AP`, `AP50` or `AP75`.
+            max_loss: In AP points, or None.
+            max_relative_loss: As a share, or None; exactly one is given.
+
+        Returns:
+            The budget.
+        """
+        if max_loss is not None:
+            return cls(metric, max_loss, is_relative=False)
+        assert max_relative_loss is not None
+        return cls(metric, max_relative_loss, is_relative=True)
+
+    def allows(self, statistics: tuple[float, ...], reference: tuple[float, ...]) -> bool:
+        """Says whether a variant is feasible.
+
+        Args:
+            statistics: The variant's 12 COCO statistics.
+            reference: The reference's.
+
+        Returns:
+            Whether the loss is at most the limit.
+        """
+        value, base = statistics[METRICS[self.metric]], reference[METRICS[self.metric]]
+        allowed = self.limit * base if self.is_relative else self.limit
+        return base - value <= allowed
+
+    def __str__(self) -> str:
+        """Describes the budget for a person."""
+        amount = f"{self.limit:.1%} of the reference's" if self.is_relative else f"{self.limit:g}"
+        return f"{self.metric} loss at most {amount}"

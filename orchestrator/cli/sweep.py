@@ -1,0 +1,142 @@
+"""`quantsweep sweep`: every variant of a spec."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.results import DEFAULT_DATABASE, Database
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
+    from orchestrator.spec import Spec
+    from orchestrator.sweep import Sweep
+
+DEFAULT_ARTIFACTS = "./quantsweep-artifacts"
+
+Artifacts = Annotated[
+    str,
+    typer.Option("--artifacts", envvar="QUANTSWEEP_ARTIFACTS", help="Folder or fsspec URL for models and detections."),
+]
+Address = Annotated[
+    str,
+    typer.Option(
+        "--address", envvar="QUANTSWEEP_ADDRESS",
+        help="local (a Ray for this command alone), in-process (no Ray), auto, or HOST:PORT of a Ray cluster.",
+    ),
+]  # fmt: skip
+AsJson = Annotated[bool, typer.Option("--json", help="Print a list of flat objects.")]
+
+
+def sweep(
+    spec: Annotated[Path | None, typer.Argument(metavar="SPEC", help="The spec, a YAML file.")] = None,
+    db: Database = DEFAULT_DATABASE,
+    artifacts: Artifacts = DEFAULT_ARTIFACTS,
+    address: Address = "local",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and list the variants; run nothing.")
+    ] = False,
+    as_json: AsJson = False,
+    example: Annotated[bool, typer.Option("--example", help="Print an example of a spec and exit.")] = False,
+) -> None:
+    """Build, score and time every variant of a spec.
+
+    Everything is stored as it comes, under keys of its content: a second run of the same sweep does no work, and an
+    interrupted one goes on where it stopped.
+    """
+    if example:
+        from orchestrator.demo import example_spec
+
+        typer.echo(example_spec(), nl=False)
+        return
+    from orchestrator.spec import load_spec
+    from tasks.errors import SpecMistake
+
+    if spec is None:
+        raise SpecMistake("name a spec file; `quantsweep sweep --example` prints one to start from")
+    loaded = load_spec(spec)
+    if dry_run:
+        _dry_run(loaded, artifacts, as_json)
+        return
+    sweep_and_show(loaded, db, artifacts, address, as_json)
+
+
+def sweep_and_show(spec: "Spec", db: str, artifacts: str, address: str, as_json: bool) -> str:
+    """Runs a sweep and prints its leaderboard.
+
+    Args:
+        spec: What to run.
+        db: The database.
+        artifacts: Where files go.
+        address: Where tasks run.
+        as_json: Whether to print JSON.
+
+    Returns:
+        The sweep's key.
+    """
+    from orchestrator.cli.output import print_rows
+    from orchestrator.cli.results import print_leaderboard
+    from orchestrator.progress import open_view
+    from orchestrator.sweep import Sweep
+    from results import queries
+    from results.connect import open_database
+    from results.store import Store
+
+    plan = _prepared(spec, artifacts)
+    engine = open_database(db)
+    view = open_view()
+    try:
+        running = Sweep(plan, Store(engine), view)
+        if running.unsettled:
+            _run(running, address)
+        else:
+            view.stage("every variant is known already; no task was submitted")
+    finally:
+        view.close()
+    rows = queries.leaderboard(engine, running.key)
+    if as_json:
+        print_rows(rows, (), json=True)
+    else:
+        print_leaderboard(rows, queries.find_sweep(engine, running.key))
+    return running.key
+
+
+def _run(running: "Sweep", address: str) -> None:
+    from cluster.connect import connect
+
+    executor = connect(address)
+    try:
+        running.run(executor)
+    finally:
+        executor.close()
+
+
+def _prepared(spec: "Spec", artifacts: str) -> "Plan":
+    from orchestrator.plan import prepare
+    from tasks.storage import ArtifactStorage
+
+    url = artifacts if "://" in artifacts else str(Path(artifacts).resolve())
+    storage = ArtifactStorage(url)
+    demo_sets = Path(url if storage.is_local else DEFAULT_ARTIFACTS).resolve() / "demo"
+    return prepare(spec, storage, demo_sets)
+
+
+def _dry_run(spec: "Spec", artifacts: str, as_json: bool) -> None:
+    from orchestrator.cli.output import print_line, print_rows, text_of
+
+    plan = _prepared(spec, artifacts)
+    rows = [
+        {"variant": each.label, "runtime": each.settings.runtime, "scheme": each.scheme.name, **each.scheme.axes(),
+         "threads": each.settings.threads}
+        for each in spec.space.variants
+    ]  # fmt: skip
+    artifacts_wanted = len({plan.request_key(each.scheme) for each in spec.space.variants})
+    columns = [
+        text_of(name) for name in ("variant", "scheme", "toolchain", "granularity", "calibration_images", "threads")
+    ]
+    print_rows(rows, columns, as_json, title=f"{spec.name}: {len(rows)} variants, {artifacts_wanted} artifacts")
+    if not as_json:
+        images = len(plan.evaluation)
+        print_line(
+            f"{images} evaluation images, at most {images * artifacts_wanted} inferences to score; nothing was run"
+        )

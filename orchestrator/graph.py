@@ -1,0 +1,98 @@
+"""The task graph: steps submitted once per key, capped in flight, settled in order of completion."""
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.executor import Executor, Ref
+from cluster.lanes import Lane
+
+Continuation = Callable[[Any], None]
+"""What the driver does with a result; it may add further steps."""
+
+
+@dataclass(order=True)
+class _Step:
+    priority: int
+    order: int
+    key: str = field(compare=False)
+    lane: Lane = field(compare=False)
+    stage: str = field(compare=False)
+    function: Callable[..., Any] = field(compare=False)
+    arguments: tuple[Any, ...] = field(compare=False)
+
+
+class Graph:
+    """Steps of a sweep or study, on one executor."""
+
+    def __init__(self, executor: Executor) -> None:
+        """Starts without steps.
+
+        Args:
+            executor: Where the steps run.
+        """
+        self.executor = executor
+        self.submitted = 0
+        self._cap = 2 * executor.cpus + 2
+        self._waiting: list[_Step] = []
+        self._running: dict[Ref, _Step] = {}
+        self._done: dict[str, Any] = {}
+        self._continuations: dict[str, list[Continuation]] = {}
+        self._orders = itertools.count()
+
+    def once(
+        self, key: str, priority: int, lane: Lane, stage: str, function: Callable[..., Any], *arguments: Any,
+        then: Continuation,
+    ) -> None:  # fmt: skip
+        """Adds a step, unless one of the same key is there already; either way `then` gets its one result.
+
+        Args:
+            key: Identity of the step.
+            priority: Steps of lower numbers are submitted first.
+            lane: Where it runs.
+            stage: What to call it in a `Failure`.
+            function: A module-level function of `tasks`.
+            *arguments: Its arguments, values or refs.
+            then: Called with the result or a `Failure`.
+        """
+        if key in self._done:
+            then(self._done[key])
+            return
+        known = key in self._continuations
+        self._continuations.setdefault(key, []).append(then)
+        if not known:
+            step = _Step(priority, next(self._orders), key, lane, stage, function, arguments)
+            heapq.heappush(self._waiting, step)
+
+    def run(self) -> None:
+        """Submits and settles steps until none is left.
+
+        Raises:
+            UserMistake: If a step found one.
+        """
+        while self._waiting or self._running:
+            self._submit()
+            ref = self.executor.wait(list(self._running))
+            step = self._running.pop(ref)
+            result = self.executor.result(ref)
+            self._done[step.key] = result
+            for then in self._continuations.pop(step.key):
+                then(result)
+
+    def _submit(self) -> None:
+        # Steps that claim a whole node wait in the cluster's own queue, where they hold up nothing else.
+        sharing = sum(step.lane.cpus is not None for step in self._running.values())
+        held: list[_Step] = []
+        while self._waiting:
+            step = heapq.heappop(self._waiting)
+            if step.lane.cpus is not None and sharing >= self._cap:
+                held.append(step)
+                continue
+            sharing += step.lane.cpus is not None
+            ref = self.executor.submit(step.lane, step.stage, step.function, *step.arguments)
+            self._running[ref] = step
+            self.submitted += 1
+        for step in held:
+            heapq.heappush(self._waiting, step)

@@ -1,0 +1,175 @@
+"""Plans: a spec with its detector and image sets read and checked, and the keys of everything it asks for."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from orchestrator.demo import demo_calibration, demo_evaluation
+from orchestrator.spec import ImageSet, Spec
+from tasks.coco.dataset import Dataset, ImageFile, calibration_order, load_dataset, refuse_overlap
+from tasks.coco.preprocess import PREPROCESSING
+from tasks.detector.demo import demo_detector
+from tasks.detector.weights import Detector
+from tasks.errors import DataMistake, SpecMistake
+from tasks.identity import key_of
+from tasks.quantize.artifact import toolchain_versions
+from tasks.quantize.builders import builder_of
+from tasks.quantize.schemes import Scheme
+from tasks.runtimes.base import runtime_of
+from tasks.storage import ArtifactStorage
+from tasks.types import Artifact, Host, RuntimeSettings
+
+_LATENCY_PROTOCOL = "v1: paired blocks in a fresh process"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a sweep works from."""
+
+    spec: Spec
+    """What the user wrote."""
+
+    detector: Detector
+    """What is quantized."""
+
+    evaluation: Dataset
+    """What is scored on."""
+
+    calibration: Dataset | None
+    """Where representative images come from; None if no variant needs them."""
+
+    storage: ArtifactStorage
+    """Where files go."""
+
+    @property
+    def detector_name(self) -> str:
+        """Name of the detector for people."""
+        return self.spec.detector.stem if self.spec.detector else "demo"
+
+    def sample(self, seed: int, size: int) -> tuple[ImageFile, ...]:
+        """Lists the calibration images of a seed in order.
+
+        Args:
+            seed: Seed of the sample.
+            size: Number of images.
+
+        Returns:
+            The first `size` images of the seed's order.
+        """
+        assert self.calibration is not None
+        files = {file.image_id: file for file in self.calibration.images}
+        return tuple(files[image_id] for image_id in calibration_order(self.calibration.ids, seed)[:size])
+
+    def request_key(self, scheme: Scheme) -> str:
+        """Returns the key of an artifact request."""
+        calibrated = "calibration_images" in scheme.axes()
+        sample = self.calibration.fingerprint if calibrated and self.calibration else None
+        versions = toolchain_versions(builder_of(scheme))
+        preprocessing = PREPROCESSING if calibrated else None
+        return key_of("artifact", self.detector.sha256, scheme.name, scheme, sample, preprocessing, versions)
+
+    def accuracy_key(self, artifact: Artifact, settings: RuntimeSettings) -> str:
+        """Returns the key of the accuracy of an artifact."""
+        return key_of("accuracy", artifact.sha256, self.evaluation.fingerprint, self.scoring(settings))
+
+    def scoring(self, settings: RuntimeSettings) -> dict[str, Any]:
+        """Returns what an accuracy depends on besides artifact and images."""
+        return {
+            "preprocessing": PREPROCESSING,
+            "pillow": version("pillow"),
+            "architecture": self.detector.spec,
+            "postprocessing": self.spec.postprocessing,
+            "runtime": settings.runtime,
+            "runtime_version": runtime_of(settings.runtime).version(),
+        }
+
+    def latency_key(self, reference: Artifact, artifact: Artifact, settings: RuntimeSettings, host: Host) -> str:
+        """Returns the key of the latency of an artifact's structure on a host."""
+        structures = (reference.structure_sha256, artifact.structure_sha256)
+        return key_of("latency", structures, self.timing(settings), host.fingerprint)
+
+    def timing(self, settings: RuntimeSettings) -> dict[str, Any]:
+        """Returns what a latency depends on besides structures and host."""
+        return {
+            "protocol": _LATENCY_PROTOCOL,
+            "settings": settings,
+            "runtime_version": runtime_of(settings.runtime).version(),
+            "max_seconds": self.spec.latency.max_seconds,
+            "target_half_width": self.spec.latency.target_half_width,
+        }
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What the whole sweep depends on: versions, calibration images, postprocessing."""
+        packages = ("quantsweep", "numpy", "pillow", "hotcoco", "pycocotools")
+        makers = {
+            builder_of(variant.scheme).toolchain: builder_of(variant.scheme) for variant in self.spec.space.variants
+        }
+        return {
+            "versions": {name: version(name) for name in packages},
+            "toolchains": {name: toolchain_versions(builder) for name, builder in sorted(makers.items())},
+            "calibration": self.calibration.fingerprint if self.calibration else None,
+            "scoring": self.scoring(self.spec.space.variants[0].settings),
+        }
+
+
+def prepare(spec: Spec, storage: ArtifactStorage, folder: Path) -> Plan:
+    """Reads and checks what a spec names.
+
+    Args:
+        spec: A checked spec.
+        storage: Where files will go.
+        folder: Where the synthetic sets are made, if the spec asks for them.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ModelMistake: If the detector cannot be read.
+        DataMistake: If images or annotations are missing, damaged, of other classes than the detector's, or used both
+            for calibration and evaluation.
+        SpecMistake: If the calibration set is smaller than a sample that the spec asks for.
+    """
+    detector = Detector.load(spec.detector) if spec.detector else demo_detector()
+    evaluation = _annotated(spec.evaluation) if spec.evaluation else demo_evaluation(folder)
+    _refuse_other_classes(detector, evaluation)
+    calibration = None
+    if spec.needs_calibration:
+        calibration = _images(spec.calibration) if spec.calibration else demo_calibration(folder)
+        _refuse_small(spec, calibration)
+        refuse_overlap(calibration, evaluation)
+    return Plan(spec, detector, evaluation, calibration, storage)
+
+
+def _annotated(images: ImageSet) -> Dataset:
+    if images.annotations is None:
+        raise DataMistake(f"the evaluation images {images.images} have no annotations; give `annotations: FILE.json`")
+    return load_dataset(Path(images.images), Path(images.annotations))
+
+
+def _images(images: ImageSet) -> Dataset:
+    return load_dataset(Path(images.images), Path(images.annotations) if images.annotations else None)
+
+
+def _refuse_other_classes(detector: Detector, evaluation: Dataset) -> None:
+    known = set(detector.spec.class_ids) - {0}
+    if not known & set(evaluation.categories):
+        raise DataMistake(
+            f"the annotations {evaluation.annotations_path} are of another set: none of their category ids "
+            f"({_few(evaluation.categories)}) is a class of the detector ({_few(known)})"
+        )
+
+
+def _refuse_small(spec: Spec, calibration: Dataset) -> None:
+    largest = max(variant.scheme.axes().get("calibration_images", 0) for variant in spec.space.variants)
+    if largest > len(calibration):
+        raise SpecMistake(
+            f"calibration_images is {largest}, but the calibration set {calibration.name} has {len(calibration)} images"
+        )
+
+
+def _few(ids: Any) -> str:
+    ordered = sorted(ids)
+    return ", ".join(str(item) for item in ordered[:5]) + (", ..." if len(ordered) > 5 else "")

@@ -1,0 +1,143 @@
+"""Showing how a sweep goes: a live view on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import Protocol
+
+from tasks.types import Accuracy, Failure, Latency, Variant
+
+
+class PlainProgress:
+    """One line for each thing that happens."""
+
+    def __init__(self) -> None:
+        """Starts the clock."""
+        self._clock = _Clock()
+
+    def began(self, variants: int, settled: int, images: int) -> None:
+        """Says how much there is to do; see `orchestrator.sweep.Observer`."""
+        self._clock.began(variants, settled)
+        known = f", {settled} of them known already" if settled else ""
+        self._say(f"{variants} variants on {images} images each{known}")
+
+    def stage(self, text: str) -> None:
+        """Says what is being done."""
+        self._say(text)
+
+    def inferred(self, images: int) -> None:
+        """Counts images."""
+        self._clock.images += images
+
+    def settled(
+        self, variant: Variant, accuracy: Accuracy | None, latency: Latency | None, failure: Failure | None
+    ) -> None:
+        """Says how a variant ended."""
+        self._clock.done += 1
+        clock = self._clock
+        self._say(f"{clock.done}/{clock.variants} {ending_of(variant, accuracy, latency, failure)}; {clock.left()}")
+
+    def close(self) -> None:
+        """Does nothing."""
+
+    def _say(self, text: str) -> None:
+        sys.stderr.write(f"[{self._clock.seconds():6.1f} s] {text}\n")
+        sys.stderr.flush()
+
+
+class LiveProgress:
+    """A progress bar with images a second and the time left; settled variants scroll by above it."""
+
+    def __init__(self) -> None:
+        """Opens the view on standard error."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._clock = _Clock()
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("variants"), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"), console=Console(stderr=True), transient=True,
+        )  # fmt: skip
+        self._bar = self._progress.add_task("starting", total=None, rate="", left="")
+        self._progress.start()
+
+    def began(self, variants: int, settled: int, images: int) -> None:
+        """Sets the length of the bar; see `orchestrator.sweep.Observer`."""
+        self._clock.began(variants, settled)
+        self._progress.update(self._bar, total=variants, completed=settled)
+
+    def stage(self, text: str) -> None:
+        """Names what is being done."""
+        self._progress.update(self._bar, description=text)
+
+    def inferred(self, images: int) -> None:
+        """Updates images a second."""
+        self._clock.images += images
+        self._progress.update(self._bar, description="sweeping", rate=f"{self._clock.rate():.0f} images/s")
+
+    def settled(
+        self, variant: Variant, accuracy: Accuracy | None, latency: Latency | None, failure: Failure | None
+    ) -> None:
+        """Moves the bar on."""
+        self._clock.done += 1
+        self._progress.console.print(ending_of(variant, accuracy, latency, failure), highlight=False)
+        self._progress.update(self._bar, completed=self._clock.done, left=self._clock.left())
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        self._progress.stop()
+
+
+class View(Protocol):
+    """A progress view; it is an `orchestrator.sweep.Observer` that can be closed."""
+
+    def began(self, variants: int, settled: int, images: int) -> None: ...
+    def stage(self, text: str) -> None: ...
+    def inferred(self, images: int) -> None: ...
+    def settled(
+        self, variant: Variant, accuracy: Accuracy | None, latency: Latency | None, failure: Failure | None
+    ) -> None: ...
+    def close(self) -> None: ...
+
+
+def open_view() -> View:
+    """Opens the live view if standard error is a terminal, else the plain one."""
+    return LiveProgress() if sys.stderr.isatty() else PlainProgress()
+
+
+def ending_of(variant: Variant, accuracy: Accuracy | None, latency: Latency | None, failure: Failure | None) -> str:
+    """Describes in one line how a variant ended.
+
+    Args:
+        variant: The variant.
+        accuracy: Its accuracy, if there is one.
+        latency: Its latency, if there is one.
+        failure: Why it failed, if it did.
+
+    Returns:
+        The line.
+    """
+    if failure is not None:
+        return f"{variant.label}: failed ({failure.reason}): {failure.message}"
+    shown = [f"AP {accuracy.statistics[0]:.4f}"] if accuracy else []
+    shown += [f"{latency.latency_ms_p50:.2f} ms, {latency.ratio:.3f} of float32"] if latency else []
+    return f"{variant.label}: {', '.join(shown)}"
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.images = self.done = self.variants = self._known = 0
+        self._start = time.monotonic()
+
+    def began(self, variants: int, settled: int) -> None:
+        self.variants, self.done, self._known = variants, settled, settled
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def rate(self) -> float:
+        return self.images / max(self.seconds(), 1e-9)
+
+    def left(self) -> str:
+        done, left = self.done - self._known, self.variants - self.done
+        return f"about {self.seconds() / done * left:.0f} s left" if done and left else "done" if not left else ""

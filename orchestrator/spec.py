@@ -1,0 +1,228 @@
+"""Specs: what a user writes, checked as a whole before anything runs."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator.budget import METRICS, Budget
+from orchestrator.document import Document, Place, Problem, read_document, refuse
+from orchestrator.space import Space, expand
+from tasks.errors import SpecMistake
+from tasks.types import Postprocessing
+
+DEMO = "demo"
+"""In place of a path: the built-in detector, or a synthetic image set."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ImageSet(_Strict):
+    """Images, and their annotations in COCO format."""
+
+    images: Annotated[str, Field(min_length=1)]
+    """Folder of images."""
+
+    annotations: str | None = None
+    """COCO-format JSON; needed for evaluation, not for post-training calibration."""
+
+
+class BudgetSettings(_Strict):
+    """The largest loss that a feasible variant may have."""
+
+    metric: Literal["AP", "AP50", "AP75"] = "AP"
+    """The COCO statistic."""
+
+    max_loss: Annotated[float, Field(ge=0, le=1)] | None = None
+    """In AP points, AP in [0, 1]."""
+
+    max_relative_loss: Annotated[float, Field(ge=0, le=1)] | None = None
+    """As a share of the reference's AP."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_limit(self) -> "BudgetSettings":
+        if (self.max_loss is None) == (self.max_relative_loss is None):
+            raise ValueError("give one of max_loss and max_relative_loss")
+        return self
+
+
+class LatencySettings(_Strict):
+    """How latency is measured."""
+
+    threads: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1)] = [1]
+    """Thread counts; each is a variant of its own."""
+
+    max_seconds: Annotated[float, Field(gt=0)] = 20.0
+    """Time cap of one measurement."""
+
+    target_half_width: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Wanted half-width of the ratio's interval, relative to the ratio."""
+
+
+class PostprocessingSettings(_Strict):
+    """How raw outputs become detections."""
+
+    score_threshold: Annotated[float, Field(ge=0, lt=1)] = 1e-2
+    iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.6
+    max_per_class: Annotated[int, Field(ge=1)] = 100
+    max_per_image: Annotated[int, Field(ge=1)] = 100
+
+
+class _SpecFile(_Strict):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    detector: Annotated[str, Field(min_length=1)]
+    evaluation: ImageSet | Literal["demo"]
+    calibration: ImageSet | Literal["demo"] | None = None
+    budget: BudgetSettings | None = None
+    space: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    latency: LatencySettings = LatencySettings()
+    postprocessing: PostprocessingSettings = PostprocessingSettings()
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A checked spec; its paths are absolute."""
+
+    name: str
+    """Name of the sweep or study."""
+
+    text: str
+    """The file as written."""
+
+    detector: Path | None
+    """Detector file, or None for the built-in detector."""
+
+    evaluation: ImageSet | None
+    """Images to score on, or None for the synthetic set."""
+
+    calibration: ImageSet | None
+    """Representative images, or None for the synthetic set (or for none, if `needs_calibration` is False)."""
+
+    needs_calibration: bool
+    """Whether a variant of the space needs calibration images."""
+
+    budget: Budget | None
+    """The largest loss of a feasible variant."""
+
+    space: Space
+    """The variants."""
+
+    latency: LatencySettings
+    """How latency is measured."""
+
+    postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    """How raw outputs become detections."""
+
+
+def load_spec(path: Path) -> Spec:
+    """Reads and checks a spec file. Paths in it are relative to its folder.
+
+    Args:
+        path: A YAML file.
+
+    Returns:
+        The spec.
+
+    Raises:
+        SpecMistake: With every broken rule, the line, the value got and the choices.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SpecMistake(f"there is no spec file {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecMistake(f"the spec file {path} cannot be read: {error}") from error
+    return parse_spec(text, str(path), path.resolve().parent)
+
+
+def parse_spec(text: str, origin: str, folder: Path) -> Spec:
+    """Checks the text of a spec.
+
+    Args:
+        text: YAML.
+        origin: What to call it in messages.
+        folder: What relative paths are relative to.
+
+    Returns:
+        The spec.
+
+    Raises:
+        SpecMistake: As `load_spec`.
+    """
+    document = read_document(text, origin)
+    if not isinstance(document.values, dict):
+        raise SpecMistake(f"{origin} is not a spec: it must be a mapping with the keys {', '.join(_keys(_SpecFile))}")
+    problems: list[Problem] = []
+    file: _SpecFile | None = None
+    try:
+        file = _SpecFile.model_validate(document.values)
+    except pydantic.ValidationError as error:
+        problems += [_problem(document, item) for item in error.errors()]
+    blocks = document.values.get("space")
+    threads = file.latency.threads if file else [1]
+    space, broken = expand(blocks if isinstance(blocks, list) else [], threads)
+    problems += [Problem(document.line_of(("space", *place)), message) for place, message in broken]
+    needs_calibration = any("calibration_images" in variant.scheme.axes() for variant in space.variants)
+    if needs_calibration and file and file.calibration is None:
+        message = "the space holds static schemes, which need calibration images: give `calibration: {images: FOLDER}`"
+        problems.append(Problem(document.line_of(("space",)), message))
+    refuse(origin, problems)
+    assert file is not None
+    return Spec(
+        name=file.name,
+        text=text,
+        detector=None if file.detector == DEMO else folder / file.detector,
+        evaluation=_located(file.evaluation, folder),
+        calibration=_located(file.calibration, folder),
+        needs_calibration=needs_calibration,
+        budget=Budget.of(file.budget.metric, file.budget.max_loss, file.budget.max_relative_loss)
+        if file.budget
+        else None,
+        space=space,
+        latency=file.latency,
+        postprocessing=Postprocessing(**file.postprocessing.model_dump()),
+    )
+
+
+def _located(images: ImageSet | str | None, folder: Path) -> ImageSet | None:
+    if not isinstance(images, ImageSet):
+        return None
+    annotations = str(folder / images.annotations) if images.annotations else None
+    return ImageSet(images=str(folder / images.images), annotations=annotations)
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return list(model.model_fields)
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "evaluation": ImageSet,
+    "calibration": ImageSet,
+    "budget": BudgetSettings,
+    "latency": LatencySettings,
+    "postprocessing": PostprocessingSettings,
+}
+
+
+def _problem(document: Document, error: Any) -> Problem:
+    location = tuple(part for part in error["loc"] if part not in ("ImageSet", "literal['demo']"))
+    name = ".".join(str(part) for part in location) or "the spec"
+    place: Place = location
+    if error["type"] == "missing":
+        return Problem(document.line_of(place[:-1]), f"the key `{name}` is missing")
+    if error["type"] == "extra_forbidden":
+        section = _SECTIONS.get(str(location[0]), _SpecFile) if len(location) > 1 else _SpecFile
+        return Problem(document.line_of(place), f"unknown key `{name}`; choices: {', '.join(_keys(section))}")
+    return Problem(document.line_of(place), f"`{name}` is {_shown(error['input'])}: {error['msg']}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+__all__ = ["DEMO", "METRICS", "ImageSet", "LatencySettings", "Spec", "load_spec", "parse_spec"]

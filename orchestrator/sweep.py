@@ -1,0 +1,430 @@
+"""The sweep: every variant of a plan through the task graph, every result into the database as it comes."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from tasks.benchmark import BenchmarkOptions
+from tasks.host import this_host
+
+from cluster.executor import Executor, Ref
+from cluster.lanes import BENCHMARK, LANES_BY_FRAMEWORK, LIGHT
+from orchestrator.graph import Graph
+from orchestrator.plan import Plan
+from orchestrator.space import REFERENCE
+from results.store import Store, variant_key
+from tasks import steps
+from tasks.coco.dataset import ImageFile
+from tasks.coco.preprocess import preprocess_shard, shard_files
+from tasks.detector.ssd_mobilenet_v1 import layers
+from tasks.identity import key_of
+from tasks.quantize.artifact import toolchain_versions
+from tasks.quantize.builders import builder_of
+from tasks.quantize.schemes import Scheme
+from tasks.runtimes.base import runtime_of
+from tasks.types import Accuracy, Artifact, DetectionShard, Failure, Host, Latency, Variant
+
+SHARD_IMAGES = 64
+"""Most images of a shard."""
+
+_PREPROCESS, _CALIBRATE, _BUILD, _SCORE, _DETECT, _MEASURE = range(6)
+
+
+class Observer(Protocol):
+    """What wants to know how a sweep goes."""
+
+    def began(self, variants: int, settled: int, images: int) -> None:
+        """The sweep starts with so many variants, of which some were settled before, on so many images each."""
+
+    def stage(self, text: str) -> None:
+        """Something is being done that is not a variant yet."""
+
+    def inferred(self, images: int) -> None:
+        """So many more images went through a variant."""
+
+    def settled(
+        self, variant: Variant, accuracy: Accuracy | None, latency: Latency | None, failure: Failure | None
+    ) -> None:
+        """A variant has all its results, or has failed."""
+
+
+@dataclass
+class Progress:
+    """How far one variant is."""
+
+    variant: Variant
+    """The variant."""
+
+    request_key: str
+    """Key of its artifact request."""
+
+    artifact: Artifact | None = None
+    accuracy_key: str | None = None
+    accuracy: Accuracy | None = None
+    latency_key: str | None = None
+    latency: Latency | None = None
+    failure: tuple[str, Failure] | None = None
+    """Key and failure of the first step that failed."""
+
+    awaited: int = 2
+    """Results still missing: accuracy and latency."""
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """What a sweep did."""
+
+    sweep_key: str
+    """The sweep in the database."""
+
+    submitted: int
+    """Tasks that were run for it this time."""
+
+    failed: int
+    """Variants without a result."""
+
+
+@dataclass
+class _Images:
+    """Refs to preprocessed images."""
+
+    evaluation: list[Ref] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    samples: dict[int, list[Ref]] = field(default_factory=dict)
+
+
+def begin(plan: Plan, store: Store) -> str:
+    """Writes down that a sweep starts, or finds it to resume it.
+
+    Args:
+        plan: What is to be done.
+        store: The database.
+
+    Returns:
+        The sweep's key.
+    """
+    table = layers(plan.detector.spec)
+    totals = sum(layer.parameters for layer in table), sum(layer.macs for layer in table)
+    store.put_detector(plan.detector.sha256, plan.detector_name, plan.detector.spec, *totals)
+    evaluation, budget = plan.evaluation, plan.spec.budget
+    store.put_dataset(
+        evaluation.fingerprint,
+        evaluation.name,
+        len(evaluation),
+        evaluation.categories,
+        str(evaluation.annotations_path),
+    )
+    return store.begin_sweep(
+        name=plan.spec.name,
+        spec=plan.spec.text,
+        detector_sha256=plan.detector.sha256,
+        dataset_fingerprint=evaluation.fingerprint,
+        variants=plan.spec.space.variants,
+        reference=REFERENCE,
+        artifacts_url=plan.storage.url,
+        provenance=plan.provenance,
+        budget_metric=budget.metric if budget else None,
+        budget_max_loss=budget.limit if budget else None,
+        budget_relative=budget.is_relative if budget else False,
+    )
+
+
+class Sweep:
+    """One run of a plan on an executor."""
+
+    def __init__(self, plan: Plan, store: Store, observer: Observer) -> None:
+        """Finds out what is left to do.
+
+        Args:
+            plan: What is to be done.
+            store: The database; the sweep must be able to write there.
+            observer: Who wants to know.
+        """
+        self.key = begin(plan, store)
+        self._plan, self._store, self._observer = plan, store, observer
+        statuses = store.statuses(self.key)
+        self.unsettled = tuple(
+            variant
+            for variant in plan.spec.space.variants
+            if statuses[variant_key(plan.detector.sha256, variant)] != "done"
+        )
+
+    def run(self, executor: Executor) -> SweepOutcome:
+        """Runs what is left.
+
+        Args:
+            executor: Where tasks run.
+
+        Returns:
+            What was done.
+
+        Raises:
+            DataMistake: If an image is damaged.
+        """
+        self._executor, self._graph, self._images = executor, Graph(executor), _Images()
+        plan, failed = self._plan, 0
+        self._observer.began(
+            len(plan.spec.space.variants), len(plan.spec.space.variants) - len(self.unsettled), len(plan.evaluation)
+        )
+        self._detector_ref = executor.put(plan.detector)
+        self._truth_ref = executor.put(plan.evaluation.ground_truth())
+        self._host = self._benchmark_host()
+        self._runs = {variant: Progress(variant, plan.request_key(variant.scheme)) for variant in self.unsettled}
+        self._reference = Progress(REFERENCE, plan.request_key(REFERENCE.scheme))
+        self._waiting_for_reference: list[Progress] = []
+        self._preprocess()
+        self._request(self._reference)
+        for run in self._runs.values():
+            self._request(run)
+        self._graph.run()
+        failed = sum(run.failure is not None for run in self._runs.values())
+        self._confirm_best()
+        self._store.finish_sweep(self.key)
+        return SweepOutcome(self.key, self._graph.submitted, failed)
+
+    # Images
+
+    def _benchmark_host(self) -> Host:
+        if self._executor.is_here:
+            return this_host()
+        self._observer.stage("asking the benchmark node what it is")
+        ref = self._executor.submit(BENCHMARK, "host", this_host)
+        host = self._executor.result(self._executor.wait([ref]))
+        assert isinstance(host, Host), host
+        return host
+
+    def _preprocess(self) -> None:
+        plan = self._plan
+        self._observer.stage("preparing images")
+        for files in shard_files(plan.evaluation.images, _shard_size(len(plan.evaluation), self._executor.cpus)):
+            self._images.evaluation.append(self._prepared(files))
+            self._images.counts.append(len(files))
+        self._check("images to evaluate", self._images.evaluation)
+
+    def _sample(self, seed: int, size: int) -> list[Ref]:
+        if seed not in self._images.samples:
+            files = self._plan.sample(seed, size)
+            refs = [self._prepared(part) for part in shard_files(files, SHARD_IMAGES)]
+            self._check(f"images of seed {seed}", refs)
+            self._images.samples[seed] = refs
+        return self._images.samples[seed]
+
+    def _prepared(self, files: tuple[ImageFile, ...]) -> Ref:
+        cache = f"{self._plan.storage.url}/images" if self._plan.storage.is_local else None
+        size = self._plan.detector.spec.image_size
+        return self._executor.submit(LIGHT, "preprocess", preprocess_shard, files, size, cache)
+
+    def _check(self, key: str, refs: list[Ref]) -> None:
+        # Only a small task's result comes to the driver; the pixels stay in the object store.
+        self._graph.once(
+            key, _PREPROCESS, LIGHT, "preprocess", steps.shard_key, *refs, then=lambda result: None,
+        )  # fmt: skip
+
+    # Artifacts
+
+    def _request(self, run: Progress) -> None:
+        known = self._store.artifact_of(run.request_key)
+        if known is not None:
+            self._take_artifact(run, known)
+            return
+        scheme = run.variant.scheme
+        builder = builder_of(scheme)
+        lane = LANES_BY_FRAMEWORK[builder.framework]
+
+        def build(calibrations: object) -> None:
+            self._graph.once(
+                run.request_key, _BUILD, lane, "quantize", steps.build, self._detector_ref, scheme, calibrations,
+                self._plan.storage, then=lambda result: self._take_built(run, result),
+            )  # fmt: skip
+
+        if builder.calibrate is None:
+            build(None)
+            return
+        seed, sizes = scheme.axes()["calibration_seed"], self._sizes(scheme)
+        key = key_of("calibrate", builder.calibrate.__module__, builder.calibrate.__qualname__, seed)
+        self._graph.once(
+            key, _CALIBRATE, lane, "calibrate", steps.calibrate_sample, self._detector_ref, scheme, sizes,
+            *self._sample(seed, sizes[-1]), then=build,
+        )  # fmt: skip
+
+    def _sizes(self, scheme: Scheme) -> tuple[int, ...]:
+        all_axes = [variant.scheme.axes() for variant in self._runs]
+        seed = scheme.axes()["calibration_seed"]
+        return tuple(sorted({axes["calibration_images"] for axes in all_axes if axes.get("calibration_seed") == seed}))
+
+    def _take_built(self, run: Progress, result: steps.Built | Failure) -> None:
+        if isinstance(result, Failure):
+            self._store.put_failure(run.request_key, result)
+            self._take_artifact(run, result)
+            return
+        versions = toolchain_versions(builder_of(run.variant.scheme))
+        self._store.put_artifact(
+            run.request_key, self._plan.detector.sha256, run.variant.scheme, versions, result.artifact, result.seconds
+        )
+        self._take_artifact(run, result.artifact)
+
+    def _take_artifact(self, run: Progress, result: Artifact | Failure) -> None:
+        if isinstance(result, Failure):
+            run.failure = (run.request_key, result)
+        else:
+            run.artifact = result
+        if run is self._reference:
+            for other in self._waiting_for_reference:
+                self._measure(other)
+            return
+        if run.failure is not None:
+            self._settle(run)
+            return
+        self._evaluate(run)
+        if self._reference.artifact is None and self._reference.failure is None:
+            self._waiting_for_reference.append(run)
+        else:
+            self._measure(run)
+
+    # Accuracy
+
+    def _evaluate(self, run: Progress) -> None:
+        assert run.artifact is not None
+        run.accuracy_key = self._plan.accuracy_key(run.artifact, run.variant.settings)
+        known = self._store.accuracy_of(run.accuracy_key)
+        if known is not None:
+            self._take_accuracy(run, known)
+            return
+        key, settings, plan = run.accuracy_key, run.variant.settings, self._plan
+        lane = LANES_BY_FRAMEWORK[runtime_of(settings.runtime).framework]
+        shards: list[DetectionShard | Failure] = []
+
+        def take(images: int, shard: DetectionShard | Failure) -> None:
+            shards.append(shard)
+            self._observer.inferred(images)
+            if len(shards) == len(self._images.evaluation):
+                self._graph.once(
+                    f"score {key}", _SCORE, LIGHT, "score", steps.score_shards, plan.storage, self._truth_ref, *shards,
+                    then=lambda result: self._take_scored(run, result),
+                )  # fmt: skip
+
+        for index, (images, count) in enumerate(zip(self._images.evaluation, self._images.counts, strict=True)):
+            self._graph.once(
+                f"detect {key} {index}", _DETECT, lane, "detect", steps.detect, plan.storage, run.artifact, settings,
+                plan.detector.spec, plan.spec.postprocessing, images,
+                then=partial(take, count),
+            )  # fmt: skip
+
+    def _take_scored(self, run: Progress, result: Accuracy | Failure) -> None:
+        assert run.artifact is not None and run.accuracy_key is not None
+        if isinstance(result, Failure):
+            self._store.put_failure(run.accuracy_key, result)
+        else:
+            fingerprint, settings = self._plan.evaluation.fingerprint, self._plan.scoring(run.variant.settings)
+            self._store.put_accuracy(run.accuracy_key, run.artifact.sha256, fingerprint, result, settings)
+        self._take_accuracy(run, result)
+
+    def _take_accuracy(self, run: Progress, result: Accuracy | Failure) -> None:
+        assert run.accuracy_key is not None
+        if isinstance(result, Failure):
+            run.failure = run.failure or (run.accuracy_key, result)
+        else:
+            run.accuracy = result
+        self._awaited(run)
+
+    # Latency
+
+    def _measure(self, run: Progress) -> None:
+        reference, plan = self._reference, self._plan
+        if reference.artifact is None:
+            assert reference.failure is not None
+            run.failure = run.failure or reference.failure
+            self._awaited(run)
+            return
+        assert run.artifact is not None
+        run.latency_key = plan.latency_key(reference.artifact, run.artifact, run.variant.settings, self._host)
+        known = self._store.latency_of(run.latency_key)
+        if known is not None:
+            self._take_latency(run, known)
+            return
+        options = BenchmarkOptions(
+            max_seconds=plan.spec.latency.max_seconds, target_half_width=plan.spec.latency.target_half_width
+        )
+        self._graph.once(
+            run.latency_key, _MEASURE, BENCHMARK, "benchmark", steps.measure, plan.storage, reference.artifact,
+            run.artifact, run.variant.settings, plan.detector.spec, plan.spec.postprocessing, options,
+            self._images.evaluation[0], then=lambda result: self._take_measured(run, result),
+        )  # fmt: skip
+
+    def _take_measured(self, run: Progress, result: steps.Measured | Failure) -> None:
+        assert run.latency_key is not None and run.artifact is not None and self._reference.artifact is not None
+        if isinstance(result, Failure):
+            self._store.put_failure(run.latency_key, result)
+            self._take_latency(run, result)
+            return
+        settings = run.variant.settings
+        run.latency_key = self._plan.latency_key(self._reference.artifact, run.artifact, settings, result.host)
+        self._store.put_latency(
+            run.latency_key, run.artifact.structure_sha256, self._plan.timing(settings), result.host, result.latency
+        )
+        self._take_latency(run, result.latency)
+
+    def _take_latency(self, run: Progress, result: Latency | Failure) -> None:
+        assert run.latency_key is not None
+        if isinstance(result, Failure):
+            run.failure = run.failure or (run.latency_key, result)
+        else:
+            run.latency = result
+        self._awaited(run)
+
+    # Settling
+
+    def _awaited(self, run: Progress) -> None:
+        run.awaited -= 1
+        if run.awaited == 0:
+            self._settle(run)
+
+    def _settle(self, run: Progress) -> None:
+        failure_key, failure = run.failure if run.failure else (None, None)
+        self._store.settle_variant(
+            self.key,
+            variant_key(self._plan.detector.sha256, run.variant),
+            "failed" if failure else "done",
+            request_key=run.request_key if run.artifact else None,
+            accuracy_key=run.accuracy_key if run.accuracy else None,
+            latency_key=run.latency_key if run.latency else None,
+            failure_key=failure_key,
+        )
+        self._observer.settled(run.variant, run.accuracy, run.latency, failure)
+
+    def _confirm_best(self) -> None:
+        """Scores the reference and the fastest feasible variant again with the reference scorer."""
+        scored = [run for run in self._runs.values() if run.accuracy and run.latency]
+        base = next((run.accuracy for run in scored if run.variant == REFERENCE), None)
+        budget = self._plan.spec.budget
+        if base is not None and budget is not None:
+            scored = [run for run in scored if run.accuracy and budget.allows(run.accuracy.statistics, base.statistics)]
+        best = min(scored, key=lambda run: run.latency.ratio if run.latency else 0.0, default=None)
+        chosen = [run for run in self._runs.values() if run.accuracy and (run is best or run.variant == REFERENCE)]
+        for run in chosen:
+            assert run.accuracy_key is not None
+            if self._store.confirmed_by(run.accuracy_key) is None:
+                self._confirm(run)
+        self._graph.run()
+
+    def _confirm(self, run: Progress) -> None:
+        key = run.accuracy_key
+        assert key is not None
+
+        def take(result: str | Failure) -> None:
+            if isinstance(result, Failure):
+                self._store.put_failure(key, result)
+                run.failure = (key, result)
+                self._settle(run)
+            else:
+                self._store.confirm_accuracy(key, result)
+
+        self._graph.once(
+            f"confirm {key}", _SCORE, LIGHT, "score", steps.confirm, self._plan.storage, self._truth_ref, run.accuracy,
+            then=take,
+        )  # fmt: skip
+
+
+def _shard_size(images: int, cpus: int) -> int:
+    """Enough shards to keep every CPU busy with one variant, none larger than `SHARD_IMAGES`."""
+    return max(1, min(SHARD_IMAGES, -(-images // max(cpus, 1))))

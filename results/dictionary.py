@@ -1,0 +1,78 @@
+"""The data dictionary, `docs/schema.md`: written from the schema by `python -m results.dictionary > docs/schema.md`."""
+
+import sys
+from collections.abc import Iterator
+
+from sqlalchemy import Column, Table
+
+from results.schema import HEAD, tables, views
+
+_INTRODUCTION = f"""# The database, column by column
+
+*Written by `python -m results.dictionary > docs/schema.md` from `results/schema.py`; do not edit. Schema {HEAD}.*
+
+SQLite (default `./quantsweep.db`) and PostgreSQL have the same tables and views. Read the **views**: they are made for
+SQL, pandas, Datasette or Grafana. The **tables** are what the store writes, one transaction for each result, every
+write an upsert on the primary key.
+
+- Keys are sha256 in hexadecimal. Equal keys are never computed twice, within a sweep or across sweeps.
+- AP and AR are in [0, 1]. The tables hold them exactly as the scorer gave them, with -1 where there was nothing to
+  score; the views show NULL instead.
+- Times are in UTC. SQLite holds them as text, and booleans as 0 and 1.
+- A latency ratio compares with others of the same `host` only.
+- A failure under a key is a result too. A rerun keeps it if it follows from the request (`unsupported_scheme`,
+  `quantization_failed`, `audit_mismatch`, `inference_failed`, `scoring_failed`) and tries again if it may not happen
+  twice (all other reasons). A result stored under the same key outweighs it.
+- Alembic's revision is in `quantsweep_alembic_version`; `quantsweep db upgrade` brings an older schema to the newest.
+
+A few questions, each of which `quantsweep results sql "..."` answers:
+
+```sql
+-- the fastest variant within the budget, for each sweep
+SELECT sweep, variant, ap_loss, MIN(latency_ratio) FROM leaderboard WHERE feasible GROUP BY sweep_key;
+-- categories that static int8 hurts most (SQLite and PostgreSQL)
+SELECT category, AVG(ap_loss) AS loss FROM class_losses WHERE variant LIKE '%static_int8%'
+GROUP BY category ORDER BY loss DESC LIMIT 10;
+-- what calibration size and seed are worth
+SELECT calibration_images, calibration_seed, ap_loss FROM leaderboard
+WHERE scheme = 'static_int8' AND granularity = 'per_channel' ORDER BY calibration_images, calibration_seed;
+```
+"""
+
+
+def dictionary() -> str:
+    """Writes the data dictionary.
+
+    Returns:
+        A Markdown page: every view, then every table, with each column's type and meaning.
+    """
+    sections = [_INTRODUCTION, "\n## Views\n"]
+    sections += [_section(views.tables[name]) for name in ("leaderboard", "pareto_front", "class_losses", "failures")]
+    sections += ["\n## Tables\n", *(_section(table) for table in tables.tables.values())]
+    return "".join(sections)
+
+
+def _section(table: Table) -> str:
+    return f"\n### {table.name}\n\n{table.comment}.\n\n" + "\n".join(_lines(table)) + "\n"
+
+
+def _lines(table: Table) -> Iterator[str]:
+    yield "| column | type | meaning |"
+    yield "|---|---|---|"
+    for column in table.c:
+        yield f"| `{column.name}` | {_type(column)} | {str(column.comment).replace('|', '/')} |"
+
+
+def _type(column: Column[object]) -> str:
+    kind = getattr(column.type, "impl", column.type)
+    words = [str(kind).lower()]
+    if column.primary_key:
+        words.append("key")
+    words += [f"refers to `{key.target_fullname}`" for key in column.foreign_keys]
+    if column.table.metadata is tables and column.nullable:
+        words.append("or NULL")
+    return ", ".join(words)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(dictionary())

@@ -1,0 +1,395 @@
+"""The tables and views of the database. Every column is documented where it is declared; units are in the names.
+
+Keys are sha256 in hexadecimal. Statistics are stored exactly as the scorer gave them, -1 where there was nothing to
+score; the views show NULL instead. The SQL of the views lives in the migrations; here are their columns.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+HEAD = "0001"
+"""Newest revision of the migrations; revisions are numbers, so that older and newer can be told apart."""
+
+VERSION_TABLE = "quantsweep_alembic_version"
+"""Where Alembic keeps the revision. Not Alembic's default: Optuna uses that in the same database."""
+
+STATISTICS = (
+    "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
+    "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large",
+)  # fmt: skip
+"""Columns of the 12 COCO statistics, in pycocotools' order."""
+
+_STATISTICS_MEANING = (
+    "Average precision over IoU .50 to .95", "Average precision at IoU .50", "Average precision at IoU .75",
+    "AP of objects below 32 x 32 pixels", "AP of objects between 32 x 32 and 96 x 96 pixels",
+    "AP of objects above 96 x 96 pixels", "Average recall with 1 detection an image",
+    "Average recall with 10 detections an image", "Average recall with 100 detections an image",
+    "AR of objects below 32 x 32 pixels", "AR of objects between 32 x 32 and 96 x 96 pixels",
+    "AR of objects above 96 x 96 pixels",
+)  # fmt: skip
+
+STATUSES = ("pending", "done", "failed")
+"""States of a variant in a sweep."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time in UTC; SQLite, which knows no time zones, holds it without one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Converts to UTC."""
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Marks as UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+_KEY = String(64)
+_JSON = JSON(none_as_null=True)
+
+tables = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+"""What the store writes."""
+
+
+def _column(
+    name: str, kind: Any, comment: str, *constraints: ForeignKey, null: bool = False, **more: Any
+) -> Column[Any]:
+    return Column(name, kind, *constraints, nullable=null, comment=comment, **more)
+
+
+def _key(comment: str, name: str = "key") -> Column[Any]:
+    return Column(name, _KEY, primary_key=True, comment=comment)
+
+
+def _refers(name: str, target: str, comment: str, null: bool = False, index: bool = False) -> Column[Any]:
+    return _column(name, _KEY, comment, ForeignKey(target), null=null, index=index)
+
+
+detectors = Table(
+    "detectors",
+    tables,
+    _key("sha256 of the canonical safetensors file", "sha256"),
+    _column("name", Text, "Name for people, usually the file's name"),
+    _column("spec", _JSON, "Architecture: depth multiplier, image size, classes, anchors"),
+    _column("parameters", BigInteger, "Number of weights and biases, batch norm folded"),
+    _column("macs", BigInteger, "Multiply-accumulates of one inference"),
+    comment="Float detectors that variants are made from",
+)
+
+datasets = Table(
+    "datasets",
+    tables,
+    _key("sha256 of the images' bytes, their ids and the annotations", "fingerprint"),
+    _column("name", Text, "Name for people"),
+    _column("images", Integer, "Number of images"),
+    _column("categories", _JSON, "Category names by category id"),
+    _column("annotations", Text, "Where the annotations were read from"),
+    comment="Evaluation sets",
+)
+
+artifacts = Table(
+    "artifacts",
+    tables,
+    _key("sha256 of the file", "sha256"),
+    _column("format", Text, "File format, which is its suffix without the dot"),
+    _column("size_bytes", BigInteger, "Size of the file in bytes"),
+    _column("compressed_bytes", BigInteger, "Size in bytes after zlib at level 9"),
+    _column(
+        "structure_sha256", _KEY, "Hash of the graph without the values of weights, scales and zero points", index=True
+    ),
+    _column(
+        "int8_mac_share", Double, "Share of multiply-accumulates in int8 arithmetic (static or dynamic), in [0, 1]"
+    ),
+    _column("audit", _JSON, "What the file really holds, read back from its bytes"),
+    comment="Model files in artifact storage",
+)
+
+artifact_requests = Table(
+    "artifact_requests",
+    tables,
+    _key("sha256 of detector, scheme, calibration images and toolchain versions"),
+    _refers("detector_sha256", "detectors.sha256", "The float detector"),
+    _column("scheme", _JSON, "The scheme with all its axes"),
+    _column("versions", _JSON, "Versions of the packages that decide about the bytes"),
+    _refers("artifact_sha256", "artifacts.sha256", "The file that came out", index=True),
+    _column("build_seconds", Double, "Wall time of the build in seconds, calibration not included"),
+    comment="Which request gave which artifact; a request that failed is in failure_records under the same key",
+)
+
+accuracies = Table(
+    "accuracies",
+    tables,
+    _key("sha256 of artifact, evaluation set, preprocessing, postprocessing and runtime version"),
+    _refers("artifact_sha256", "artifacts.sha256", "The artifact that was evaluated", index=True),
+    _refers("dataset_fingerprint", "datasets.fingerprint", "The evaluation set"),
+    *(
+        _column(name, Double, f"{meaning}, in [0, 1]; -1 if there is nothing to score")
+        for name, meaning in zip(STATISTICS, _STATISTICS_MEANING, strict=True)
+    ),
+    _column("images", Integer, "Number of images evaluated"),
+    _column("detections", BigInteger, "Number of detections scored"),
+    _column("detections_sha256", _KEY, "The detections' file in artifact storage"),
+    _column("scorer", Text, "What computed the statistics, with its version"),
+    _column(
+        "confirmed_by", Text, "Reference scorer that gave the same statistics, with its version; or NULL", null=True
+    ),
+    _column("settings", _JSON, "Preprocessing, postprocessing and runtime versions"),
+    comment="COCO statistics of one artifact on one evaluation set",
+)
+
+class_accuracies = Table(
+    "class_accuracies",
+    tables,
+    Column(
+        "accuracy_key", _KEY, ForeignKey("accuracies.key", ondelete="CASCADE"), nullable=False, comment="The evaluation"
+    ),
+    _column("category_id", BigInteger, "Category id as in the annotations", autoincrement=False),
+    _column("name", Text, "Category name; NULL if the annotations do not name it", null=True),
+    _column("ap", Double, "AP of this category, in [0, 1]; -1 if it has no objects"),
+    PrimaryKeyConstraint("accuracy_key", "category_id"),
+    comment="AP by category",
+)
+
+hosts = Table(
+    "hosts",
+    tables,
+    _key("sha256 of the properties", "fingerprint"),
+    _column("properties", _JSON, "CPU model, ISA flags, cores, memory, kernel, versions"),
+    comment="Machines that latencies were measured on",
+)
+
+latencies = Table(
+    "latencies",
+    tables,
+    _key("sha256 of artifact structure, runtime settings and version, and host"),
+    _column("structure_sha256", _KEY, "The structure that was timed", index=True),
+    _column("settings", _JSON, "Runtime, threads, versions, limits of the measurement"),
+    _refers("host_fingerprint", "hosts.fingerprint", "The machine"),
+    _column("latency_ms_p50", Double, "Median inference time in ms an image"),
+    _column("latency_ms_p90", Double, "90 % quantile of the inference time in ms"),
+    _column("latency_ms_p99", Double, "99 % quantile of the inference time in ms"),
+    _column("reference_ms_p50", Double, "Median inference time in ms of the LiteRT float32 reference in the same run"),
+    _column("ratio", Double, "Median over pairs of variant time / reference time"),
+    _column("ratio_low", Double, "Lower end of the 95 % bootstrap interval of the ratio"),
+    _column("ratio_high", Double, "Upper end of the 95 % bootstrap interval of the ratio"),
+    _column("postprocessing_ms_p50", Double, "Median time in ms from raw outputs to detections"),
+    _column("load_ms", Double, "Time in ms to load the artifact and allocate its tensors"),
+    _column("pairs", Integer, "Number of (reference, variant) pairs timed"),
+    _column("converged", Boolean, "Whether the interval reached the wanted width before the time cap"),
+    _column("samples_ms", _JSON, "Raw [reference, variant] times in ms of each pair, in order"),
+    _column("conditions", _JSON, "State of the machine during the run: load average, CPU steal share, ..."),
+    comment="Latency of one artifact structure on one host",
+)
+
+failure_records = Table(
+    "failure_records",
+    tables,
+    _key("Key of the artifact request, accuracy or latency that has no result"),
+    _column("stage", Text, "Where it happened: calibrate, quantize, detect, score, benchmark"),
+    _column("reason", Text, "Identifier of the kind of failure"),
+    _column("message", Text, "One line for a person"),
+    _column("detail", Text, "Traceback or log"),
+    _column("created_at", UtcDateTime, "When it was recorded last (UTC)"),
+    comment="Why a key has no result",
+)
+
+variants = Table(
+    "variants",
+    tables,
+    _key("sha256 of detector, scheme and runtime settings"),
+    _refers("detector_sha256", "detectors.sha256", "The float detector"),
+    _column("label", Text, "Readable name, unique among the variants of one detector", index=True),
+    _column("runtime", Text, "Identifier of the runtime"),
+    _column("scheme", Text, "Identifier of the scheme"),
+    _column("toolchain", Text, "What makes the artifact"),
+    _column("granularity", Text, "per_channel or per_tensor; NULL where the scheme has none", null=True),
+    _column("calibration_images", Integer, "Size of the calibration set in images; NULL if none is used", null=True),
+    _column("calibration_seed", BigInteger, "Seed of the calibration sample; NULL if none is used", null=True),
+    _column("threads", Integer, "Intra-operator threads"),
+    _column("scheme_json", _JSON, "The scheme with all its axes"),
+    _column("settings_json", _JSON, "The runtime settings"),
+    comment="Candidates: a scheme and the settings it runs with",
+)
+
+sweeps = Table(
+    "sweeps",
+    tables,
+    _key("sha256 of name, spec, detector, evaluation set, provenance and variants"),
+    _column("name", Text, "Name given in the spec", index=True),
+    _column("spec", Text, "Text of the spec file"),
+    _refers("detector_sha256", "detectors.sha256", "The float detector"),
+    _refers("dataset_fingerprint", "datasets.fingerprint", "The evaluation set"),
+    _column("provenance", _JSON, "Seeds, calibration images and versions that the results depend on"),
+    _column(
+        "budget_metric",
+        Text,
+        "Column of the statistic that the budget is about, such as ap; NULL without a budget",
+        null=True,
+    ),
+    _column(
+        "budget_max_loss",
+        Double,
+        "Largest loss allowed: points in [0, 1], or a share of the reference's value",
+        null=True,
+    ),
+    _column("budget_relative", Boolean, "Whether the largest loss is a share of the reference's value", null=True),
+    _refers("reference_variant_key", "variants.key", "The LiteRT float32 variant that losses refer to"),
+    _column("artifacts_url", Text, "Folder or fsspec URL of the artifact storage"),
+    _column("started_at", UtcDateTime, "First start (UTC)"),
+    _column("resumed_at", UtcDateTime, "Latest start (UTC)"),
+    _column("finished_at", UtcDateTime, "When every variant was settled; NULL before (UTC)", null=True),
+    comment="Fixed lists of variants of one detector on one evaluation set",
+)
+
+sweep_variants = Table(
+    "sweep_variants",
+    tables,
+    _refers("sweep_key", "sweeps.key", "The sweep"),
+    _refers("variant_key", "variants.key", "The variant", index=True),
+    _column("position", Integer, "Place in the sweep's list, from 0"),
+    _column("status", Text, "pending, done or failed"),
+    _column("request_key", _KEY, "Key of the artifact request, whether it succeeded or failed; NULL before", null=True),
+    _refers("artifact_sha256", "artifacts.sha256", "The artifact, if there is one", null=True),
+    _refers("accuracy_key", "accuracies.key", "The accuracy, if there is one", null=True),
+    _refers("latency_key", "latencies.key", "The latency, if there is one", null=True),
+    _refers("failure_key", "failure_records.key", "Why it failed; NULL unless the status is failed", null=True),
+    _column("settled_at", UtcDateTime, "When the status was set last; NULL while it never was (UTC)", null=True),
+    PrimaryKeyConstraint("sweep_key", "variant_key"),
+    CheckConstraint("status IN ('pending', 'done', 'failed')", name="status"),
+    comment="Variants of a sweep and where their results are",
+)
+
+views = MetaData()
+"""What readers read. No constraints: the columns with their types, in order."""
+
+
+def _shown(name: str, kind: Any, comment: str) -> Column[Any]:
+    return Column(name, kind, comment=comment)
+
+
+def _identity() -> tuple[Column[Any], ...]:
+    return (
+        _shown("sweep", Text, "Name of the sweep"),
+        _shown("sweep_key", _KEY, "Key of the sweep"),
+        _shown("variant", Text, "Label of the variant"),
+        _shown("variant_key", _KEY, "Key of the variant"),
+    )
+
+
+def _ranked() -> tuple[Column[Any], ...]:
+    return (
+        *_identity(),
+        _shown("position", Integer, "Place in the sweep's list, from 0"),
+        _shown("is_reference", Boolean, "Whether losses of this sweep refer to this variant"),
+        _shown("runtime", Text, "Identifier of the runtime"),
+        _shown("scheme", Text, "Identifier of the scheme"),
+        _shown("toolchain", Text, "What makes the artifact"),
+        _shown("granularity", Text, "per_channel or per_tensor; NULL where the scheme has none"),
+        _shown("calibration_images", Integer, "Size of the calibration set in images; NULL if none is used"),
+        _shown("calibration_seed", BigInteger, "Seed of the calibration sample; NULL if none is used"),
+        _shown("threads", Integer, "Intra-operator threads"),
+        _shown("status", Text, "pending, done or failed"),
+        *(
+            _shown(name, Double, f"{meaning}, in [0, 1]")
+            for name, meaning in zip(STATISTICS[:6], _STATISTICS_MEANING[:6], strict=True)
+        ),
+        *(
+            _shown(f"{name}_loss", Double, f"{name} of the sweep's reference on the same images, minus {name}")
+            for name in STATISTICS[:6]
+        ),
+        _shown("images", Integer, "Number of images evaluated"),
+        _shown("detections", BigInteger, "Number of detections scored"),
+        _shown("latency_ms_p50", Double, "Median inference time in ms an image"),
+        _shown("latency_ms_p90", Double, "90 % quantile of the inference time in ms"),
+        _shown("latency_ms_p99", Double, "99 % quantile of the inference time in ms"),
+        _shown("reference_ms_p50", Double, "Median inference time in ms of the reference in the same run"),
+        _shown("latency_ratio", Double, "Median of variant time / reference time; compare within one host only"),
+        _shown("latency_ratio_low", Double, "Lower end of the 95 % interval of the ratio"),
+        _shown("latency_ratio_high", Double, "Upper end of the 95 % interval of the ratio"),
+        _shown("latency_converged", Boolean, "Whether the interval reached the wanted width before the time cap"),
+        _shown("postprocessing_ms_p50", Double, "Median time in ms from raw outputs to detections"),
+        _shown("load_ms", Double, "Time in ms to load the artifact and allocate its tensors"),
+        _shown("size_bytes", BigInteger, "Size of the artifact in bytes"),
+        _shown("compressed_bytes", BigInteger, "Size of the artifact in bytes after zlib at level 9"),
+        _shown("int8_mac_share", Double, "Share of multiply-accumulates in int8 arithmetic, in [0, 1]"),
+        _shown("artifact_sha256", _KEY, "sha256 of the model file"),
+        _shown("structure_sha256", _KEY, "Hash of the graph without values, which latency belongs to"),
+        _shown("detections_sha256", _KEY, "The detections' file in artifact storage"),
+        _shown("scorer", Text, "What computed the statistics, with its version"),
+        _shown("confirmed_by", Text, "Reference scorer that gave the same statistics; or NULL"),
+        _shown("host", _KEY, "Fingerprint of the machine that the latency belongs to"),
+        _shown("budget_loss", Double, "Loss of the budget's metric, as the budget counts it (absolute or relative)"),
+        _shown("feasible", Boolean, "Whether budget_loss is within the budget; NULL without a budget or an accuracy"),
+        _shown("failure_stage", Text, "Where it failed"),
+        _shown("failure_reason", Text, "Identifier of the kind of failure"),
+        _shown("failure_message", Text, "What happened, one line"),
+    )
+
+
+leaderboard = Table("leaderboard", views, *_ranked(), comment="One row for each variant of each sweep")
+
+pareto_front = Table(
+    "pareto_front",
+    views,
+    *_ranked(),
+    comment="Rows of the leaderboard that no other done variant of the same sweep, measured on the same host, beats in "
+    "AP and latency ratio at once",
+)
+
+class_losses = Table(
+    "class_losses",
+    views,
+    *_identity(),
+    _shown("category_id", BigInteger, "Category id as in the annotations"),
+    _shown("category", Text, "Category name"),
+    _shown("ap", Double, "AP of the category, in [0, 1]; NULL if it has no objects"),
+    _shown("reference_ap", Double, "AP of the category with the sweep's reference"),
+    _shown("ap_loss", Double, "reference_ap - ap"),
+    comment="One row for each category of each variant of each sweep that has an accuracy",
+)
+
+failures = Table(
+    "failures",
+    views,
+    *_identity(),
+    _shown("stage", Text, "Where it happened: calibrate, quantize, detect, score, benchmark"),
+    _shown("reason", Text, "Identifier of the kind of failure"),
+    _shown("message", Text, "What happened, one line"),
+    _shown("detail", Text, "Traceback or log"),
+    _shown("created_at", UtcDateTime, "When it was recorded last (UTC)"),
+    comment="One row for each variant of each sweep that failed",
+)

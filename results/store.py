@@ -1,0 +1,493 @@
+"""The one writer: every result in one transaction, every write an upsert on its key."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from sqlalchemy import Boolean, Connection, Double, Engine, Integer, Table, Text, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
+
+from results.connect import mistake_of
+from results.schema import (
+    STATISTICS,
+    accuracies,
+    artifact_requests,
+    artifacts,
+    class_accuracies,
+    datasets,
+    detectors,
+    failure_records,
+    hosts,
+    latencies,
+    sweep_variants,
+    sweeps,
+    variants,
+)
+from tasks.errors import AuditMismatch, InferenceFailed, QuantizationFailed, ScoringFailed, UnsupportedScheme
+from tasks.identity import canonical, key_of
+from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency, Variant
+
+KEPT_FAILURES: frozenset[str] = frozenset(
+    error.reason for error in (UnsupportedScheme, QuantizationFailed, AuditMismatch, InferenceFailed, ScoringFailed)
+)
+"""Reasons that follow from the key alone: the same request fails the same way again, so a rerun keeps the failure.
+All others (`worker_lost`, `unexpected_error`, `benchmark_failed`, `artifact_unreadable`) depend on the machine or the
+moment: the store answers as if the key had never been asked for, and a rerun tries again."""
+
+
+def variant_key(detector_sha256: str, variant: Variant) -> str:
+    """Returns the key of a variant of a detector."""
+    return key_of("variant", detector_sha256, variant.scheme.name, variant)
+
+
+class Store:
+    """Writes results, and finds by key what is there already."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Takes an engine of `results.connect.open_database`."""
+        self._engine = engine
+        self._reader = engine.execution_options(reads=True)
+
+    def put_detector(self, sha256: str, name: str, spec: Any, parameters: int, macs: int) -> None:
+        """Stores a detector.
+
+        Args:
+            sha256: Hash of its file.
+            name: Name for people.
+            spec: The architecture, a dataclass or a mapping of plain values.
+            parameters: Number of weights and biases.
+            macs: Multiply-accumulates of one inference.
+        """
+        with self._write() as connection:
+            row = {"sha256": sha256, "name": name, "spec": canonical(spec), "parameters": parameters, "macs": macs}
+            _upsert(connection, detectors, row)
+
+    def put_dataset(
+        self, fingerprint: str, name: str, images: int, categories: Mapping[int, str], annotations: str
+    ) -> None:
+        """Stores an evaluation set.
+
+        Args:
+            fingerprint: Hash of images, ids and annotations.
+            name: Name for people.
+            images: Number of images.
+            categories: Category names by id.
+            annotations: Where the annotations were read from.
+        """
+        names = {str(category): name for category, name in categories.items()}
+        with self._write() as connection:
+            _upsert(
+                connection,
+                datasets,
+                {
+                    "fingerprint": fingerprint,
+                    "name": name,
+                    "images": images,
+                    "categories": names,
+                    "annotations": annotations,
+                },
+            )
+
+    def begin_sweep(
+        self,
+        *,
+        name: str,
+        spec: str,
+        detector_sha256: str,
+        dataset_fingerprint: str,
+        variants: Sequence[Variant],
+        reference: Variant,
+        artifacts_url: str,
+        provenance: Mapping[str, Any],
+        budget_metric: str | None = None,
+        budget_max_loss: float | None = None,
+        budget_relative: bool = False,
+    ) -> str:
+        """Starts a sweep, or resumes it: equal arguments (but for `artifacts_url`) name the same sweep.
+
+        Args:
+            name: Name given in the spec.
+            spec: Text of the spec file.
+            detector_sha256: A detector that is stored already.
+            dataset_fingerprint: An evaluation set that is stored already.
+            variants: The list, in order, without repeats, with the reference.
+            reference: The variant that losses refer to.
+            artifacts_url: Where the artifacts are kept.
+            provenance: Seeds, calibration images, versions: plain values that the results depend on.
+            budget_metric: A COCO statistic such as `AP` or `ap_small`, upper or lower case; None for no budget.
+            budget_max_loss: Largest loss allowed, with `budget_metric`.
+            budget_relative: Whether that is a share of the reference's value instead of points in [0, 1].
+
+        Returns:
+            The sweep's key. Variants that were settled before keep their status.
+
+        Raises:
+            ValueError: If the reference is not among the variants or the metric is unknown.
+        """
+        if reference not in variants:
+            raise ValueError(f"the reference {reference.label} is not among the variants")
+        metric = None if budget_metric is None else budget_metric.lower()
+        if metric is not None and (metric not in STATISTICS or budget_max_loss is None):
+            raise ValueError(f"no budget of {budget_max_loss} on {budget_metric!r}; metrics: {', '.join(STATISTICS)}")
+        keys = [variant_key(detector_sha256, variant) for variant in variants]
+        budget = (metric, budget_max_loss, budget_relative) if metric is not None else (None, None, None)
+        key = key_of("sweep", name, spec, detector_sha256, dataset_fingerprint, provenance, keys, budget)
+        now = datetime.now(UTC)
+        sweep = {
+            "key": key,
+            "name": name,
+            "spec": spec,
+            "detector_sha256": detector_sha256,
+            "dataset_fingerprint": dataset_fingerprint,
+            "provenance": canonical(provenance),
+            **dict(zip(("budget_metric", "budget_max_loss", "budget_relative"), budget, strict=True)),
+            "reference_variant_key": variant_key(detector_sha256, reference),
+            "artifacts_url": artifacts_url,
+            "started_at": now,
+            "resumed_at": now,
+            "finished_at": None,
+        }
+        with self._write() as connection:
+            for variant in variants:
+                _upsert(connection, _variants, _variant_row(detector_sha256, variant))
+            _upsert(connection, sweeps, sweep, keep=("started_at",))
+            for position, each in enumerate(keys):
+                row = {"sweep_key": key, "variant_key": each, "position": position, "status": "pending"}
+                _upsert(connection, sweep_variants, row, keep=("status",))
+        return key
+
+    def put_artifact(
+        self,
+        request_key: str,
+        detector_sha256: str,
+        scheme: Any,
+        versions: Mapping[str, str],
+        artifact: Artifact,
+        build_seconds: float,
+    ) -> None:
+        """Stores an artifact and the request that it answers.
+
+        Args:
+            request_key: Key of the request.
+            detector_sha256: A detector that is stored already.
+            scheme: How the artifact was made.
+            versions: Versions of the packages that decide about the bytes.
+            artifact: What came out.
+            build_seconds: Wall time of the build.
+        """
+        shares = artifact.audit.mac_share
+        row = _row_of(artifact, artifacts) | {
+            "audit": _audit_json(artifact.audit),
+            "int8_mac_share": shares.get("int8", 0.0) + shares.get("dynamic_int8", 0.0),
+        }
+        request = {
+            "key": request_key,
+            "detector_sha256": detector_sha256,
+            "scheme": {"name": scheme.name, **scheme.axes()},
+            "versions": dict(versions),
+            "artifact_sha256": artifact.sha256,
+            "build_seconds": build_seconds,
+        }
+        with self._write() as connection:
+            _upsert(connection, artifacts, row)
+            _upsert(connection, artifact_requests, request)
+
+    def put_accuracy(
+        self, key: str, artifact_sha256: str, dataset_fingerprint: str, accuracy: Accuracy, settings: Any
+    ) -> None:
+        """Stores an accuracy with its AP by category; the dataset gives the categories' names.
+
+        Args:
+            key: Key of the evaluation.
+            artifact_sha256: An artifact that is stored already.
+            dataset_fingerprint: An evaluation set that is stored already.
+            accuracy: The scores.
+            settings: Preprocessing, postprocessing and versions: dataclasses or plain values.
+        """
+        row = _row_of(accuracy, accuracies) | {
+            "key": key,
+            "artifact_sha256": artifact_sha256,
+            "dataset_fingerprint": dataset_fingerprint,
+            **dict(zip(STATISTICS, accuracy.statistics, strict=True)),
+            "settings": canonical(settings),
+        }
+        others = (accuracies.c.key == key) & (accuracies.c.detections_sha256 != accuracy.detections_sha256)
+        with self._write() as connection:
+            connection.execute(update(accuracies).where(others).values(confirmed_by=None))
+            _upsert(connection, accuracies, row)
+            connection.execute(delete(class_accuracies).where(class_accuracies.c.accuracy_key == key))
+            found = connection.execute(
+                select(datasets.c.categories).where(datasets.c.fingerprint == dataset_fingerprint)
+            ).scalar_one()
+            for category, ap in accuracy.class_ap.items():
+                name = found.get(str(category))
+                row = {"accuracy_key": key, "category_id": category, "name": name, "ap": ap}
+                _upsert(connection, class_accuracies, row)
+
+    def confirm_accuracy(self, key: str, scorer: str) -> None:
+        """Notes that a reference scorer gave the same statistics.
+
+        Args:
+            key: Key of the evaluation.
+            scorer: The reference scorer, with its version.
+
+        Raises:
+            KeyError: If there is no such accuracy.
+        """
+        with self._write() as connection:
+            _update(connection, accuracies, {"key": key}, {"confirmed_by": scorer})
+
+    def put_latency(self, key: str, structure_sha256: str, settings: Any, host: Host, latency: Latency) -> None:
+        """Stores a latency and the machine it was measured on.
+
+        Args:
+            key: Key of the measurement.
+            structure_sha256: The structure that was timed.
+            settings: Runtime settings, versions and limits: dataclasses or plain values.
+            host: The machine.
+            latency: The measurement.
+        """
+        row = _row_of(latency, latencies) | {
+            "key": key,
+            "structure_sha256": structure_sha256,
+            "settings": canonical(settings),
+            "host_fingerprint": host.fingerprint,
+            "samples_ms": [[float(reference), float(variant)] for reference, variant in latency.samples_ms],
+            "conditions": {name: float(value) for name, value in latency.conditions.items()},
+        }
+        with self._write() as connection:
+            _upsert(connection, hosts, {"fingerprint": host.fingerprint, "properties": canonical(host.properties)})
+            _upsert(connection, latencies, row)
+
+    def put_failure(self, key: str, failure: Failure) -> None:
+        """Stores why a key has no result. A result stored under the key, before or later, outweighs the failure.
+
+        Args:
+            key: Key of the artifact request, accuracy or latency that was asked for.
+            failure: What happened.
+        """
+        with self._write() as connection:
+            row = _row_of(failure, failure_records) | {"key": key, "created_at": datetime.now(UTC)}
+            _upsert(connection, failure_records, row)
+
+    def settle_variant(
+        self,
+        sweep_key: str,
+        variant_key: str,
+        status: Literal["pending", "done", "failed"],
+        *,
+        request_key: str | None = None,
+        accuracy_key: str | None = None,
+        latency_key: str | None = None,
+        failure_key: str | None = None,
+    ) -> None:
+        """Says how a variant of a sweep ended, and where its results are.
+
+        Args:
+            sweep_key: The sweep.
+            variant_key: The variant.
+            status: `done`, `failed`, or `pending` to take it back.
+            request_key: Key of its artifact request; the artifact is found through it.
+            accuracy_key: Key of its accuracy, if it is stored.
+            latency_key: Key of its latency, if it is stored.
+            failure_key: Key under which the failure is stored, if and only if it failed.
+
+        Raises:
+            ValueError: If a failed variant has no failure or another has one.
+            KeyError: If the variant is not in the sweep.
+        """
+        if (status == "failed") != (failure_key is not None):
+            raise ValueError(
+                f"status is {status} and failure_key is {failure_key}; failed variants have one, others none"
+            )
+        artifact = select(artifact_requests.c.artifact_sha256).where(artifact_requests.c.key == request_key)
+        values = {
+            "status": status,
+            "request_key": request_key,
+            "artifact_sha256": artifact.scalar_subquery(),
+            "accuracy_key": accuracy_key,
+            "latency_key": latency_key,
+            "failure_key": failure_key,
+            "settled_at": datetime.now(UTC),
+        }
+        with self._write() as connection:
+            _update(connection, sweep_variants, {"sweep_key": sweep_key, "variant_key": variant_key}, values)
+
+    def finish_sweep(self, sweep_key: str) -> None:
+        """Marks a sweep as finished.
+
+        Args:
+            sweep_key: The sweep.
+
+        Raises:
+            KeyError: If there is no such sweep.
+        """
+        with self._write() as connection:
+            _update(connection, sweeps, {"key": sweep_key}, {"finished_at": datetime.now(UTC)})
+
+    def statuses(self, sweep_key: str) -> dict[str, str]:
+        """Returns the status of each variant of a sweep, by variant key, in the sweep's order."""
+        query = select(sweep_variants.c.variant_key, sweep_variants.c.status).where(
+            sweep_variants.c.sweep_key == sweep_key
+        )
+        with self._read() as connection:
+            rows = connection.execute(query.order_by(sweep_variants.c.position))
+            return {row.variant_key: row.status for row in rows}
+
+    def artifact_of(self, request_key: str) -> Artifact | Failure | None:
+        """Finds what an artifact request gave.
+
+        Args:
+            request_key: Key of the request.
+
+        Returns:
+            The artifact, a failure that a rerun keeps (see `KEPT_FAILURES`), or None if it must be made.
+        """
+        query = select(artifacts).join(artifact_requests).where(artifact_requests.c.key == request_key)
+        with self._read() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+            if row is None:
+                return _kept_failure(connection, request_key)
+        return Artifact(**_fields(Artifact, row) | {"audit": Audit(**row["audit"])})
+
+    def accuracy_of(self, key: str) -> Accuracy | Failure | None:
+        """Finds what an evaluation gave.
+
+        Args:
+            key: Key of the evaluation.
+
+        Returns:
+            The accuracy, a failure that a rerun keeps, or None if it must be evaluated.
+        """
+        by_class = select(class_accuracies).where(class_accuracies.c.accuracy_key == key)
+        with self._read() as connection:
+            row = connection.execute(select(accuracies).where(accuracies.c.key == key)).mappings().one_or_none()
+            if row is None:
+                return _kept_failure(connection, key)
+            class_ap = {each.category_id: each.ap for each in connection.execute(by_class)}
+        statistics = tuple(row[name] for name in STATISTICS)
+        return Accuracy(**_fields(Accuracy, row), statistics=statistics, class_ap=class_ap)
+
+    def confirmed_by(self, accuracy_key: str) -> str | None:
+        """Returns the reference scorer that confirmed an accuracy, or None."""
+        with self._read() as connection:
+            found: str | None = connection.execute(
+                select(accuracies.c.confirmed_by).where(accuracies.c.key == accuracy_key)
+            ).scalar()
+            return found
+
+    def latency_of(self, key: str) -> Latency | Failure | None:
+        """Finds what a measurement gave.
+
+        Args:
+            key: Key of the measurement.
+
+        Returns:
+            The latency, a failure that a rerun keeps, or None if it must be measured.
+        """
+        with self._read() as connection:
+            row = connection.execute(select(latencies).where(latencies.c.key == key)).mappings().one_or_none()
+            if row is None:
+                return _kept_failure(connection, key)
+        samples = tuple((reference, variant) for reference, variant in row["samples_ms"])
+        return Latency(**_fields(Latency, row) | {"samples_ms": samples})
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except OperationalError as error:
+            raise mistake_of(self._engine, error) from error
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        try:
+            with self._reader.connect() as connection:
+                yield connection
+        except OperationalError as error:
+            raise mistake_of(self._engine, error) from error
+
+
+_variants = variants  # `begin_sweep` has an argument of this name
+
+
+def _variant_row(detector_sha256: str, variant: Variant) -> dict[str, Any]:
+    axes = variant.scheme.axes()
+    return {
+        "key": variant_key(detector_sha256, variant),
+        "detector_sha256": detector_sha256,
+        "label": variant.label,
+        "runtime": variant.settings.runtime,
+        "scheme": variant.scheme.name,
+        "toolchain": variant.scheme.toolchain,
+        **{axis: axes.get(axis) for axis in ("granularity", "calibration_images", "calibration_seed")},
+        "threads": variant.settings.threads,
+        "scheme_json": {"name": variant.scheme.name, **axes},
+        "settings_json": _fields_of(variant.settings),
+    }
+
+
+def _audit_json(audit: Audit) -> dict[str, Any]:
+    content = _fields_of(audit)
+    for name in ("mac_share", "weight_share"):
+        content[name] = {kind: float(share) for kind, share in content[name].items()}
+    content["operators"] = {name: int(number) for name, number in content["operators"].items()}
+    return content
+
+
+def _kept_failure(connection: Connection, key: str) -> Failure | None:
+    row = connection.execute(select(failure_records).where(failure_records.c.key == key)).mappings().one_or_none()
+    if row is None or row["reason"] not in KEPT_FAILURES:
+        return None
+    return Failure(**_fields(Failure, row))
+
+
+def _fields_of(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def _row_of(value: Any, table: Table) -> dict[str, Any]:
+    return {name: item for name, item in _fields_of(value).items() if name in table.c}
+
+
+def _fields(kind: type, row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {field.name: row[field.name] for field in fields(kind) if field.name in row}
+
+
+def _plain(table: Table, name: str, value: Any) -> Any:
+    # NumPy's scalars pass for numbers everywhere but in drivers, which store them as bytes or refuse them.
+    kind = table.c[name].type
+    if value is None:
+        return None
+    if isinstance(kind, Boolean):
+        return bool(value)
+    if isinstance(kind, Integer):
+        return int(value)
+    if isinstance(kind, Double):
+        if not math.isfinite(value):
+            raise ValueError(f"{table.name}.{name} is {value}; it must be finite")
+        return float(value)
+    if isinstance(kind, Text) and isinstance(value, str):
+        # PostgreSQL's text holds neither NUL nor halves of surrogate pairs; logs of crashed tools may.
+        return value.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+    return value
+
+
+def _upsert(connection: Connection, table: Table, row: dict[str, Any], keep: Sequence[str] = ()) -> None:
+    # The two dialects' statements have no common type, though the same methods.
+    insert: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    statement = insert(table).values({name: _plain(table, name, value) for name, value in row.items()})
+    keys = [column.name for column in table.primary_key]
+    changed = {name: statement.excluded[name] for name in row if name not in (*keys, *keep)}
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+
+
+def _update(connection: Connection, table: Table, key: dict[str, str], values: dict[str, Any]) -> None:
+    statement = update(table).where(*(table.c[name] == value for name, value in key.items())).values(values)
+    if connection.execute(statement).rowcount != 1:
+        raise KeyError(f"{table.name} has no row {key}")

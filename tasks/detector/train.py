@@ -1,0 +1,374 @@
+"""Training of the demo's detector on synthetic scenes, from scratch: `python -m tasks.detector.train --help`."""
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.coco.dataset import load_dataset
+from tasks.coco.preprocess import preprocess_shard
+from tasks.coco.synthetic import CATEGORIES, render, write_synthetic
+from tasks.detect import detect_shard
+from tasks.detector.anchors import anchors
+from tasks.detector.loss import BACKGROUND, assign, detection_loss
+from tasks.detector.ssd_mobilenet_v1 import AnchorSpec, Layer, SSDMobileNetV1Spec, layers
+from tasks.detector.weights import Detector
+from tasks.score import merge, score
+from tasks.types import Postprocessing, RuntimeSettings
+
+DEMO_SPEC = SSDMobileNetV1Spec(
+    depth_multiplier=0.25,
+    image_size=144,
+    class_ids=tuple(CATEGORIES),
+    class_names=tuple(CATEGORIES.values()),
+    anchors=AnchorSpec(min_scale=0.1, max_scale=0.8, aspect_ratios=(1.0, 2.0, 0.5), reduce_boxes_in_lowest_layer=False),
+    min_depth=8,
+    source_blocks=(5, 11, 13),
+    extra_depths=(384, 256),
+)
+"""The demo's architecture: small enough for a repository, with a stride of 8 pixels for the small objects."""
+
+CALIBRATION_SEED = 1
+"""Seed of the demo's calibration images, which training must not see."""
+
+EVALUATION_SEED = 2
+"""Seed of the demo's evaluation images, which training must not see."""
+
+EVALUATION_IMAGES = 200
+"""Number of the demo's evaluation images."""
+
+_STATISTICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
+               "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")  # fmt: skip
+_PACKAGES = ("tensorflow", "tf-keras", "numpy", "opencv-python-headless", "pillow", "pycocotools")
+_BATCH_NORM_MOMENTUM = 0.99
+_BATCH_NORM_EPSILON = 1e-3
+_FIRST_SCORE = 0.01
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a detector is trained."""
+
+    steps: int = 13000
+    """Number of updates."""
+
+    seed: int = 0
+    """Seed of the images, the first weights and the order of the batches."""
+
+    images: int = 8000
+    """Number of distinct scenes; each is seen mirrored and with its colour channels swapped, too."""
+
+    batch_size: int = 16
+    """Images an update."""
+
+    learning_rate: float = 3e-3
+    """Peak of the rate of AdamW: reached after a linear warm-up over 3 % of the steps, then a cosine down to 0."""
+
+    weight_decay: float = 1e-3
+    """Decoupled weight decay, on all weights but those of batch norm and the biases."""
+
+    largest_gradient: float = 10.0
+    """Gradients of a greater global norm are scaled down to it."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImages:
+    """Scenes in memory, resized to the detector's input."""
+
+    pixels: np.ndarray
+    """(N, S, S, 3) uint8 RGB."""
+
+    boxes: tuple[np.ndarray, ...]
+    """For each image (objects, 4) float32 [ymin, xmin, ymax, xmax] as shares of the image side."""
+
+    columns: tuple[np.ndarray, ...]
+    """For each image (objects,) int32 score columns."""
+
+
+def render_images(spec: SSDMobileNetV1Spec, seed: int, images: int, workers: int = 1) -> TrainingImages:
+    """Renders synthetic scenes for training.
+
+    Args:
+        spec: The architecture, whose `class_ids` are those of the synthetic categories.
+        seed: Seed of the set.
+        images: Number of scenes.
+        workers: Processes to render with; the result does not depend on it.
+
+    Returns:
+        The scenes, resized as the evaluation resizes them (PIL, bilinear with antialiasing).
+    """
+    one = partial(_render_resized, spec, seed)
+    if workers == 1:
+        made = [one(index) for index in range(images)]
+    else:
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            made = list(pool.map(one, range(images), chunksize=64))
+    pixels, boxes, columns = zip(*made, strict=True)
+    return TrainingImages(np.stack(pixels), boxes, columns)
+
+
+def _render_resized(spec: SSDMobileNetV1Spec, seed: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    from PIL import Image
+
+    pixels, boxes, category_ids = render(seed, index)
+    side = spec.image_size
+    small = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
+    height, width = pixels.shape[:2]
+    corners = np.stack([boxes[:, 1], boxes[:, 0], boxes[:, 1] + boxes[:, 3], boxes[:, 0] + boxes[:, 2]], axis=1)
+    column_of = {category_id: column for column, category_id in enumerate(spec.class_ids)}
+    columns = np.array([column_of[int(category_id)] for category_id in category_ids], np.int32)
+    return small, (corners / [height, width, height, width]).astype(np.float32), columns
+
+
+def batches(
+    images: TrainingImages, places: np.ndarray, recipe: Recipe
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Draws training batches, the same ones for the same recipe.
+
+    Args:
+        images: The scenes.
+        places: (A, 4) float [ycenter, xcenter, height, width] anchors as shares of the image side.
+        recipe: Seed, batch size and number of steps.
+
+    Yields:
+        pixels (B, S, S, 3) uint8, target codes (B, A, 4) float32, target columns (B, A) int32, `steps` times.
+    """
+    random = np.random.default_rng((recipe.seed, 1))
+    order = _endless_order(len(images.pixels), random)
+    matches_of = cache(partial(_matches, images, places))
+    for _ in range(recipe.steps):
+        pixels = np.empty((recipe.batch_size, *images.pixels.shape[1:]), np.uint8)
+        codes = np.zeros((recipe.batch_size, len(places), 4), np.float32)
+        columns = np.full((recipe.batch_size, len(places)), BACKGROUND, np.int32)
+        for row in range(recipe.batch_size):
+            index, is_mirrored, channels = next(order), bool(random.random() < 0.5), random.permutation(3)
+            pixels[row] = images.pixels[index, :, :: -1 if is_mirrored else 1][..., channels]
+            matched, codes_of_matched, columns_of_matched = matches_of(index, is_mirrored)
+            codes[row, matched], columns[row, matched] = codes_of_matched, columns_of_matched
+        yield pixels, codes, columns
+
+
+def _matches(
+    images: TrainingImages, places: np.ndarray, index: int, is_mirrored: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the matched anchors of one image, their codes and columns: little enough to keep for every epoch."""
+    boxes = images.boxes[index]
+    if is_mirrored:
+        boxes = np.stack([boxes[:, 0], 1 - boxes[:, 3], boxes[:, 2], 1 - boxes[:, 1]], axis=1)
+    targets = assign(boxes, images.columns[index], places)
+    matched = np.flatnonzero(targets.columns != BACKGROUND)
+    return matched, targets.codes[matched], targets.columns[matched]
+
+
+def _endless_order(count: int, random: np.random.Generator) -> Iterator[int]:
+    while True:
+        yield from random.permutation(count)
+
+
+def training_graph(spec: SSDMobileNetV1Spec) -> Any:
+    """Builds a detector in Keras 2 with its batch norms, freshly initialized from TensorFlow's global seed.
+
+    Args:
+        spec: The architecture.
+
+    Returns:
+        A functional `tf_keras.Model`. Input: (B, S, S, 3) float32 RGB in [-1, 1]. Outputs: boxes (B, A, 4) encoded
+        and logits (B, A, classes), the scores before the sigmoid.
+    """
+    import tf_keras
+
+    image = tf_keras.Input((spec.image_size, spec.image_size, 3), dtype="float32")
+    outputs: dict[str, Any] = {"image": image}
+    heads: dict[str, list[Any]] = {"boxes": [], "scores": []}
+    widths = {"boxes": 4, "scores": len(spec.class_ids)}
+    for layer in layers(spec):
+        output = _convolution(layer)(outputs[layer.source])
+        if layer.kind == "head":
+            role = layer.name.rsplit("_", 1)[1]
+            heads[role].append(tf_keras.layers.Reshape((-1, widths[role]))(output))
+            continue
+        output = tf_keras.layers.BatchNormalization(
+            momentum=_BATCH_NORM_MOMENTUM, epsilon=_BATCH_NORM_EPSILON, name=f"{layer.name}_norm"
+        )(output)
+        outputs[layer.name] = tf_keras.layers.ReLU(6.0)(output)
+    return tf_keras.Model(image, [tf_keras.layers.Concatenate(axis=1)(parts) for parts in heads.values()])
+
+
+def _convolution(layer: Layer) -> Any:
+    import tf_keras
+
+    settings = {"strides": layer.stride, "padding": "same", "name": layer.name, "use_bias": layer.kind == "head"}
+    if layer.kind == "depthwise":
+        return tf_keras.layers.DepthwiseConv2D(layer.kernel, depthwise_initializer="he_normal", **settings)
+    if layer.kind == "conv":
+        return tf_keras.layers.Conv2D(layer.out_channels, layer.kernel, kernel_initializer="he_normal", **settings)
+    # Without this bias the many background anchors would drown the others in the first steps (Lin et al., section 4.1).
+    first_bias = -math.log(1 / _FIRST_SCORE - 1) if layer.name.endswith("_scores") else 0.0
+    return tf_keras.layers.Conv2D(
+        layer.out_channels,
+        layer.kernel,
+        kernel_initializer=tf_keras.initializers.RandomNormal(stddev=0.01),
+        bias_initializer=tf_keras.initializers.Constant(first_bias),
+        **settings,
+    )
+
+
+def fold(model: Any, spec: SSDMobileNetV1Spec) -> Detector:
+    """Folds the batch norms of a trained graph into its convolutions.
+
+    Args:
+        model: What `training_graph` made.
+        spec: Its architecture.
+
+    Returns:
+        The detector; its outputs equal those of the model in inference mode but for rounding.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for layer in layers(spec):
+        weights = model.get_layer(layer.name).get_weights()
+        if layer.kind == "head":
+            kernel, bias = weights
+        else:
+            gamma, beta, mean, variance = model.get_layer(f"{layer.name}_norm").get_weights()
+            factor = gamma / np.sqrt(variance + _BATCH_NORM_EPSILON)
+            kernel = weights[0] * (factor[:, None] if layer.kind == "depthwise" else factor)
+            bias = beta - mean * factor
+        tensors[f"{layer.name}/weights"] = kernel.astype(np.float32)
+        tensors[f"{layer.name}/bias"] = bias.astype(np.float32)
+    return Detector(spec, tensors)
+
+
+def train(spec: SSDMobileNetV1Spec, images: TrainingImages, recipe: Recipe) -> Any:
+    """Trains a detector from scratch. Sets TensorFlow's global seed and makes its operations deterministic.
+
+    Args:
+        spec: The architecture.
+        images: What to train on.
+        recipe: How.
+
+    Returns:
+        The trained graph, for `fold`. Equal arguments on one machine give equal weights.
+    """
+    import tensorflow as tf
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(recipe.seed)
+    tf.config.experimental.enable_op_determinism()
+    model = training_graph(spec)
+    optimizer = tf_keras.optimizers.AdamW(weight_decay=recipe.weight_decay, global_clipnorm=recipe.largest_gradient)
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def update(pixels: Any, codes: Any, columns: Any) -> Any:
+        with tf.GradientTape() as tape:
+            boxes, logits = model(tf.cast(pixels, tf.float32) / 127.5 - 1.0, training=True)
+            parts = detection_loss(boxes, logits, codes, columns)
+            loss = tf.add_n(parts)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        return tf.stack(parts)
+
+    place = anchors(spec)
+    side, count, size = spec.image_size, len(place), recipe.batch_size
+    signature = (
+        tf.TensorSpec((size, side, side, 3), tf.uint8),
+        tf.TensorSpec((size, count, 4), tf.float32),
+        tf.TensorSpec((size, count), tf.int32),
+    )
+    data = tf.data.Dataset.from_generator(lambda: batches(images, place, recipe), output_signature=signature)
+    recent: list[np.ndarray] = []
+    for step, batch in enumerate(data.prefetch(4)):
+        optimizer.learning_rate.assign(_learning_rate(step, recipe))
+        recent.append(update(*batch).numpy())
+        if (step + 1) % 100 == 0 or step + 1 == recipe.steps:
+            box_loss, score_loss = np.mean(recent, axis=0)
+            print(f"step {step + 1} of {recipe.steps}: boxes {box_loss:.4f}, scores {score_loss:.4f}", flush=True)
+            recent.clear()
+    return model
+
+
+def _learning_rate(step: int, recipe: Recipe) -> float:
+    warm_up = max(1, round(0.03 * recipe.steps))
+    if step < warm_up:
+        return recipe.learning_rate * (step + 1) / warm_up
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, recipe.steps - warm_up)))
+
+
+def evaluate(detector: Detector, images: int, seed: int) -> tuple[float, ...]:
+    """Scores a detector on a synthetic set, written to disk and read back as any set is.
+
+    Args:
+        detector: What to score; its Keras build is run.
+        images: Number of images.
+        seed: Seed of the set.
+
+    Returns:
+        The 12 COCO statistics, by pycocotools.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        written = write_synthetic(Path(folder), images, seed)
+        dataset = load_dataset(written.images, written.annotations)
+        shard = preprocess_shard(dataset.images, detector.spec.image_size, cache=None)
+        found = detect_shard(detector.to_bytes(), RuntimeSettings("keras"), detector.spec, shard, Postprocessing())
+        return score(dataset.ground_truth(), merge([found]), "pycocotools").statistics
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains the demo's detector, scores it and writes it with a record of how it was made.
+
+    Args:
+        arguments: The command line, without the program's name; None for that of the process.
+    """
+    usage = "Train the demo's detector on synthetic scenes, from scratch, on the CPU."
+    parser = argparse.ArgumentParser(prog="python -m tasks.detector.train", description=usage)
+    parser.add_argument("--out", type=Path, required=True, help="safetensors file; the record goes beside it")
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="updates (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="seed of everything (default %(default)s)")
+    parser.add_argument("--images", type=int, default=Recipe.images, help="distinct scenes (default %(default)s)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
+    chosen = parser.parse_args(arguments)
+    if chosen.seed in (CALIBRATION_SEED, EVALUATION_SEED):
+        parser.error(f"--seed is {chosen.seed}: that is the seed of the demo's calibration or evaluation images")
+    recipe = Recipe(steps=chosen.steps, seed=chosen.seed, images=chosen.images)
+    # TensorFlow reads it when it is imported, and the Keras 2 layers need it.
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    start = time.perf_counter()
+    images = render_images(DEMO_SPEC, recipe.seed, recipe.images, chosen.workers)
+    rendered = time.perf_counter()
+    print(f"rendered {recipe.images} scenes in {rendered - start:.0f} s", flush=True)
+    detector = fold(train(DEMO_SPEC, images, recipe), DEMO_SPEC)
+    trained = time.perf_counter()
+    statistics = evaluate(detector, EVALUATION_IMAGES, EVALUATION_SEED)
+    command = f"python -m tasks.detector.train --steps {recipe.steps} --seed {recipe.seed} --images {recipe.images}"
+    record = {
+        "command": f"{command} --out {chosen.out.name}",
+        "recipe": asdict(recipe),
+        "seconds": {"rendering": round(rendered - start), "training": round(trained - rendered)},
+        "evaluation": {"images": EVALUATION_IMAGES, "seed": EVALUATION_SEED},
+        "statistics": dict(zip(_STATISTICS, (round(value, 4) for value in statistics), strict=True)),
+        "parameters": sum(layer.parameters for layer in layers(DEMO_SPEC)),
+        "macs": sum(layer.macs for layer in layers(DEMO_SPEC)),
+        "sha256": detector.sha256,
+        "cpus": os.cpu_count(),
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+    chosen.out.write_bytes(detector.to_bytes())
+    chosen.out.with_name(f"{chosen.out.stem}_training.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(json.dumps(record["statistics"]))
+
+
+if __name__ == "__main__":
+    main()

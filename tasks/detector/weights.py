@@ -1,0 +1,111 @@
+"""Detectors: an architecture and its canonical float weights, kept in one safetensors file."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from tasks.detector.ssd_mobilenet_v1 import AnchorSpec, SSDMobileNetV1Spec, layers
+from tasks.errors import ModelMistake
+from tasks.identity import sha256_of
+
+_SPEC_KEY = "quantsweep.ssd_mobilenet_v1"
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """An SSD MobileNetV1 with float32 weights, batch norm folded."""
+
+    spec: SSDMobileNetV1Spec
+    """The architecture."""
+
+    tensors: dict[str, np.ndarray]
+    """`LAYER/weights` (HWIO; depthwise HWC1) and `LAYER/bias` (channels,) of each layer, float32. The input that
+    they expect is RGB in [-1, 1]."""
+
+    def __post_init__(self) -> None:
+        """Checks names, shapes and finiteness against the layer table."""
+        expected: dict[str, tuple[int, ...]] = {}
+        for layer in layers(self.spec):
+            expected[f"{layer.name}/weights"] = layer.weights_shape
+            expected[f"{layer.name}/bias"] = (layer.out_channels,)
+        missing, unknown = expected.keys() - self.tensors.keys(), self.tensors.keys() - expected.keys()
+        if missing or unknown:
+            raise ModelMistake(
+                f"the detector lacks the tensors {sorted(missing)[:3]} and has the unknown {sorted(unknown)[:3]}"
+            )
+        for name, shape in expected.items():
+            tensor = self.tensors[name]
+            if tensor.shape != shape or tensor.dtype != np.float32:
+                raise ModelMistake(f"{name} is {tensor.dtype}{tensor.shape}; the architecture wants float32{shape}")
+            if not np.isfinite(tensor).all():
+                raise ModelMistake(f"{name} holds values that are not finite")
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file that `to_bytes` makes."""
+        return sha256_of(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Returns the content of the detector's safetensors file, the same bytes for equal detectors."""
+        ordered = {name: np.ascontiguousarray(self.tensors[name]) for name in sorted(self.tensors)}
+        return save(ordered, metadata={_SPEC_KEY: json.dumps(asdict(self.spec), sort_keys=True)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, origin: str) -> "Detector":
+        """Reads a detector.
+
+        Args:
+            data: Content of a safetensors file made by `to_bytes`.
+            origin: What to call the file in an error.
+
+        Returns:
+            The detector.
+
+        Raises:
+            ModelMistake: If the content is not a detector.
+        """
+        try:
+            header_bytes = int.from_bytes(data[:8], "little")
+            metadata = json.loads(data[8 : 8 + header_bytes]).get("__metadata__", {})
+            tensors = load(data)
+        except (SafetensorError, ValueError, AttributeError, KeyError) as error:
+            raise ModelMistake(f"{origin} is not a safetensors file ({error})") from error
+        if _SPEC_KEY not in metadata:
+            raise ModelMistake(
+                f"{origin} is a safetensors file but not a detector; make one with `quantsweep model import`"
+            )
+        try:
+            return cls(_spec_from_json(metadata[_SPEC_KEY]), tensors)
+        except (TypeError, ValueError) as error:
+            raise ModelMistake(f"{origin} has an architecture that cannot be read: {error}") from error
+
+    @classmethod
+    def load(cls, path: Path) -> "Detector":
+        """Reads a detector's file.
+
+        Args:
+            path: A safetensors file made by `quantsweep model import`.
+
+        Returns:
+            The detector.
+
+        Raises:
+            ModelMistake: If there is no such file or it is not a detector.
+        """
+        if not path.is_file():
+            raise ModelMistake(f"there is no detector file {path}")
+        return cls.from_bytes(path.read_bytes(), str(path))
+
+
+def _spec_from_json(text: str) -> SSDMobileNetV1Spec:
+    values: dict[str, Any] = json.loads(text)
+    anchors = values.pop("anchors")
+    anchors["aspect_ratios"] = tuple(anchors["aspect_ratios"])
+    tuples: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return SSDMobileNetV1Spec(anchors=AnchorSpec(**anchors), **tuples)

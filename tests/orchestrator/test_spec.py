@@ -1,0 +1,152 @@
+"""Specs: what is read, and what is refused with which words."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.demo import demo_spec, example_spec
+from orchestrator.space import REFERENCE
+from orchestrator.spec import load_spec, parse_spec
+from tasks.errors import SpecMistake
+from tasks.quantize.schemes import DynamicInt8, Float16, StaticInt8
+
+GOOD = """
+name: good
+detector: detector.safetensors
+evaluation: {images: val, annotations: val.json}
+calibration: {images: train}
+budget: {max_loss: 0.01}
+space:
+  - {scheme: [float16, dynamic_int8]}
+  - {scheme: static_int8, toolchain: litert_quantizer, granularity: [per_channel, per_tensor], calibration_images: [8, 32]}
+latency: {threads: [1, 2], max_seconds: 3.5}
+"""
+
+
+def _parse(text: str, tmp_path: Path = Path("/spec")):
+    return parse_spec(text, "spec.yaml", tmp_path)
+
+
+def test_a_block_is_the_product_of_its_lists_and_blocks_add_up():
+    variants = _parse(GOOD).space.variants
+    assert len(variants) == 1 + 2 * (2 + 4)
+    assert variants[0] == REFERENCE
+    static = [each.scheme for each in variants if isinstance(each.scheme, StaticInt8) and each.settings.threads == 2]
+    assert [(each.granularity, each.calibration_images) for each in static] == [
+        ("per_channel", 8), ("per_channel", 32), ("per_tensor", 8), ("per_tensor", 32),
+    ]  # fmt: skip
+    assert all(each.toolchain == "litert_quantizer" and each.calibration_seed == 0 for each in static)
+
+
+def test_every_axis_has_a_default():
+    variants = _parse("{name: x, detector: demo, evaluation: demo, calibration: demo, space: [{scheme: static_int8}]}")
+    assert variants.space.variants[1].scheme == StaticInt8()
+
+
+def test_the_reference_is_measured_also_when_it_is_named_and_repeats_collapse():
+    text = "{name: x, detector: demo, evaluation: demo, space: [{scheme: float32}, {scheme: [float16, float32]}]}"
+    space = _parse(text).space
+    assert [each.scheme.name for each in space.variants] == ["float32", "float16"]
+    assert space.collapsed == 1
+
+
+def test_paths_are_relative_to_the_spec(tmp_path):
+    spec = _parse(GOOD, tmp_path)
+    assert spec.detector == tmp_path / "detector.safetensors"
+    assert spec.evaluation.images == str(tmp_path / "val")
+    assert spec.calibration.images == str(tmp_path / "train")
+
+
+def test_a_space_without_static_schemes_needs_no_calibration():
+    spec = _parse("{name: x, detector: demo, evaluation: demo, space: [{scheme: [float16, dynamic_int8]}]}")
+    assert not spec.needs_calibration
+    assert {type(each.scheme) for each in spec.space.variants[1:]} == {Float16, DynamicInt8}
+
+
+def test_labels_are_unique_within_a_space():
+    labels = [each.label for each in _parse(GOOD).space.variants]
+    assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.parametrize("text", [demo_spec(), example_spec()])
+def test_the_examples_are_good_specs(text):
+    assert len(_parse(text).space.variants) >= 10
+
+
+def test_all_problems_are_told_at_once_with_their_lines():
+    text = """name: bad name
+detector: demo
+evaluation: demo
+colour: red
+space:
+  - {scheme: static_int4}
+  - {scheme: static_int8, granularity: per_row}
+  - {scheme: []}
+"""
+    with pytest.raises(SpecMistake) as caught:
+        _parse(text)
+    message = str(caught.value)
+    assert message.startswith("spec.yaml has 5 problems:")
+    for line in ("line 1: `name`", "line 4: unknown key `colour`; choices: name, detector",
+                 "line 6: unknown scheme 'static_int4' (did you mean static_int8?)",
+                 "line 7: granularity is 'per_row'; choices: per_channel, per_tensor", "line 8: `scheme` is an empty list"):  # fmt: skip
+        assert line in message
+
+
+HEAD = "name: x\ndetector: demo\nevaluation: demo\ncalibration: demo\n"
+WRONG_SPECS = {
+    "not YAML": ("name: [", "is not YAML: line 1"),
+    "not a mapping": ("- a\n- b", "must be a mapping with the keys name, detector"),
+    "empty": ("", "must be a mapping"),
+    "a key twice": ("name: x\nname: y", "line 2: the key 'name' stands twice"),
+    "no space": (HEAD, "the key `space` is missing"),
+    "an empty space": (HEAD + "space: []", "`space` is []"),
+    "a block that is text": (HEAD + "space: [float32]", "`space.0` is 'float32'"),
+    "a block without a scheme": (HEAD + "space: [{runtime: litert}]", "names no scheme; choices: float32, float16"),
+    "an unknown runtime": (HEAD + "space: [{runtime: tvm, scheme: float32}]", "unknown runtime 'tvm'; choices: litert"),
+    "an unknown axis": (HEAD + "space: [{scheme: static_int8, granularty: per_tensor}]", "(did you mean granularity?)"),
+    "an axis of another scheme": (
+        HEAD + "space: [{scheme: float16, calibration_images: 8}]",
+        "float16 has no axis `calibration_images`; axes of float16: toolchain",
+    ),
+    "an impossible toolchain": (
+        HEAD + "space: [{scheme: float32, toolchain: litert_quantizer}]",
+        "float32 cannot be made by the toolchain 'litert_quantizer'; choices: converter",
+    ),
+    "an axis of the wrong type": (
+        HEAD + "space: [{scheme: static_int8, calibration_images: many}]",
+        "`calibration_images` is 'many'; it must be a whole number",
+    ),
+    "no calibration images": (
+        HEAD + "space: [{scheme: static_int8, calibration_images: 0}]", "calibration_images is 0; it must be at least 1",
+    ),
+    "a static scheme without calibration": (
+        "name: x\ndetector: demo\nevaluation: demo\nspace: [{scheme: static_int8}]", "need calibration images",
+    ),
+    "two budgets": (
+        HEAD + "budget: {max_loss: 0.1, max_relative_loss: 0.1}\nspace: [{scheme: float16}]",
+        "give one of max_loss and max_relative_loss",
+    ),
+    "a budget out of range": (HEAD + "budget: {max_loss: 2}\nspace: [{scheme: float16}]", "`budget.max_loss` is 2"),
+    "an unknown metric": (
+        HEAD + "budget: {metric: F1, max_loss: 0.1}\nspace: [{scheme: float16}]", "'AP', 'AP50' or 'AP75'",
+    ),
+    "zero threads": (HEAD + "latency: {threads: [0]}\nspace: [{scheme: float16}]", "`latency.threads.0` is 0"),
+    "a key of a section misspelt": (
+        HEAD + "latency: {max_second: 3}\nspace: [{scheme: float16}]",
+        "unknown key `latency.max_second`; choices: threads, max_seconds",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_SPECS)
+def test_a_wrong_spec_is_refused_with_the_rule_the_value_and_the_choices(name):
+    text, message = WRONG_SPECS[name]
+    with pytest.raises(SpecMistake) as caught:
+        _parse(text)
+    assert message in str(caught.value)
+
+
+def test_a_missing_spec_file_is_named(tmp_path):
+    with pytest.raises(SpecMistake, match="there is no spec file"):
+        load_spec(tmp_path / "none.yaml")

@@ -1,0 +1,127 @@
+"""Hand-made results of a small sweep, with numbers chosen so that losses and ratios are plain to see."""
+
+from dataclasses import dataclass, replace
+
+from results.store import Store, variant_key
+from tasks.identity import key_of
+from tasks.quantize.schemes import DynamicInt8, Float16, Float32, StaticInt8
+from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency, RuntimeSettings, Variant
+
+DETECTOR = key_of("detector")
+DATASET = key_of("dataset")
+HOST = Host({"cpu": "one", "cores": 2})
+OTHER_HOST = Host({"cpu": "another", "cores": 64})
+
+REFERENCE = Variant(Float32())
+FLOAT16 = Variant(Float16())
+DYNAMIC = Variant(DynamicInt8())
+STATIC = Variant(StaticInt8())
+PER_TENSOR = Variant(StaticInt8(granularity="per_tensor"))
+THREADS = Variant(Float32(), RuntimeSettings(threads=2))
+VARIANTS = (REFERENCE, FLOAT16, DYNAMIC, STATIC, PER_TENSOR, THREADS)
+
+AUDIT = Audit(
+    mac_share={"int8": 0.75, "float32": 0.25},
+    weight_share={"int8": 1.0},
+    granularity="per_channel",
+    operators={"CONV_2D": 34, "DEPTHWISE_CONV_2D": 13},
+    macs=1_234_567_890,
+    input_type="float32",
+    output_types={"boxes": "float32", "scores": "float32"},
+)
+
+FAILURE = Failure("quantize", "audit_mismatch", "the file is float", "a log")
+LOST = Failure("benchmark", "worker_lost", "the worker died three times")
+
+
+def artifact(name: str) -> Artifact:
+    return Artifact(key_of("artifact", name), "tflite", 7_000_000, 6_000_000, key_of("structure", name), AUDIT)
+
+
+def accuracy(name: str, ap: float, small: float = -1.0, class_ap: dict[int, float] | None = None) -> Accuracy:
+    statistics = (ap, ap + 0.1, ap, small, ap, ap, ap, ap, ap, small, ap, ap)
+    per_class = {1: ap, 2: -1.0} if class_ap is None else class_ap
+    return Accuracy(statistics, per_class, 80, 4000, key_of("detections", name), "hotcoco 1.3.0")
+
+
+def latency(ratio: float) -> Latency:
+    samples = ((20.0, 20.0 * ratio), (20.5, 20.5 * ratio))
+    return Latency(20 * ratio, 21 * ratio, 22 * ratio, 20.0, ratio, ratio - 0.01, ratio + 0.01, 1.5, 3.0, 2, True,
+                   samples, {"load": 0.5})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one variant of the sample sweep gave."""
+
+    variant: Variant
+    ap: float
+    ratio: float
+    host: Host = HOST
+
+
+MEASURED = (
+    Measured(REFERENCE, ap=0.500, ratio=1.00),
+    Measured(FLOAT16, ap=0.500, ratio=0.90),
+    Measured(DYNAMIC, ap=0.490, ratio=0.80),
+    Measured(STATIC, ap=0.400, ratio=0.50),
+)
+"""The loss of DYNAMIC equals the budget; STATIC is over it; REFERENCE is beaten by FLOAT16."""
+
+
+def register(store: Store) -> None:
+    """Stores the detector and the evaluation set."""
+    store.put_detector(DETECTOR, "sample", {"depth_multiplier": 0.25}, 1_000, 5_000_000_000)
+    store.put_dataset(DATASET, "sample set", 80, {1: "cat"}, "annotations.json")
+
+
+def begin(store: Store, name: str = "sample", **changed: object) -> str:
+    """Starts the sample sweep."""
+    arguments: dict[str, object] = {
+        "name": name, "spec": "name: sample", "detector_sha256": DETECTOR, "dataset_fingerprint": DATASET,
+        "variants": VARIANTS, "reference": REFERENCE, "artifacts_url": "./artifacts", "provenance": {"seed": 0},
+        "budget_metric": "AP", "budget_max_loss": 0.01,
+    }  # fmt: skip
+    return store.begin_sweep(**(arguments | changed))  # type: ignore[arg-type]
+
+
+def measure(store: Store, sweep: str, measured: Measured) -> None:
+    """Stores everything of one variant and settles it."""
+    label = measured.variant.label
+    made = artifact(label)
+    keys = {name: key_of(name, label) for name in ("request", "accuracy", "latency")}
+    store.put_artifact(keys["request"], DETECTOR, measured.variant.scheme, {"tensorflow": "2.21"}, made, 8.5)
+    scores = accuracy(label, measured.ap, class_ap={1: measured.ap, 2: -1.0})
+    store.put_accuracy(keys["accuracy"], made.sha256, DATASET, scores, {"score_threshold": 0.01})
+    settings = {"threads": measured.variant.settings.threads}
+    store.put_latency(keys["latency"], made.structure_sha256, settings, measured.host, latency(measured.ratio))
+    store.settle_variant(
+        sweep,
+        variant_key(DETECTOR, measured.variant),
+        "done",
+        request_key=keys["request"],
+        accuracy_key=keys["accuracy"],
+        latency_key=keys["latency"],
+    )
+
+
+def fail(store: Store, sweep: str, variant: Variant, failure: Failure = FAILURE) -> None:
+    """Stores that a variant failed."""
+    key = key_of("request", variant.label)
+    store.put_failure(key, failure)
+    store.settle_variant(sweep, variant_key(DETECTOR, variant), "failed", request_key=key, failure_key=key)
+
+
+def fill(store: Store, **changed: object) -> str:
+    """Stores the whole sample sweep: four measured variants, one failed (PER_TENSOR), one pending (THREADS)."""
+    register(store)
+    sweep = begin(store, **changed)
+    for measured in MEASURED:
+        measure(store, sweep, measured)
+    fail(store, sweep, PER_TENSOR)
+    return sweep
+
+
+def moved(measured: Measured, host: Host) -> Measured:
+    """The same result on another host."""
+    return replace(measured, host=host)

@@ -1,0 +1,131 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.coco.synthetic import CATEGORIES
+from tasks.detector.anchors import anchors
+from tasks.detector.boxes import decode
+from tasks.detector.demo import DEMO_FILE, demo_detector
+from tasks.detector.keras_model import build_keras
+from tasks.detector.loss import BACKGROUND
+from tasks.detector.ssd_mobilenet_v1 import AnchorSpec, SSDMobileNetV1Spec
+from tasks.detector.train import (
+    DEMO_SPEC,
+    EVALUATION_IMAGES,
+    EVALUATION_SEED,
+    Recipe,
+    TrainingImages,
+    batches,
+    fold,
+    main,
+    render_images,
+    train,
+)
+
+TINY = SSDMobileNetV1Spec(
+    depth_multiplier=0.05,
+    image_size=48,
+    class_ids=tuple(CATEGORIES),
+    anchors=AnchorSpec(aspect_ratios=(1.0, 2.0)),
+    min_depth=4,
+    source_blocks=(11, 13),
+    extra_depths=(128,),
+)
+RECIPE = Recipe(steps=3, seed=5, images=8, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def images() -> TrainingImages:
+    return render_images(TINY, seed=5, images=8)
+
+
+@pytest.fixture(scope="module")
+def trained(images: TrainingImages) -> object:
+    return train(TINY, images, RECIPE)
+
+
+def test_a_folded_detector_gives_the_outputs_of_the_training_graph(trained: object, images: TrainingImages) -> None:
+    import tensorflow as tf
+
+    build = build_keras(fold(trained, TINY))
+    for pixels in images.pixels[:4].astype(np.float32) / 127.5 - 1:
+        boxes, logits = trained(pixels[None], training=False)  # type: ignore[operator]
+        folded = build(pixels[None])
+        np.testing.assert_allclose(folded["boxes"], boxes, atol=1e-4)
+        np.testing.assert_allclose(folded["scores"], tf.sigmoid(logits), atol=1e-4)
+
+
+def test_training_moves_the_batch_norms_so_that_folding_has_something_to_fold(trained: object) -> None:
+    norms = [layer.get_weights() for layer in trained.layers if layer.name.endswith("_norm")]  # type: ignore[attr-defined]
+    assert len(norms) == 27 + 2
+    for gamma, beta, mean, variance in norms:
+        assert (gamma != 1).any()
+        assert (beta != 0).any()
+        assert (mean != 0).any()
+        assert (variance != 1).any()
+
+
+def test_equal_seeds_give_equal_weights_to_the_bit(trained: object, images: TrainingImages) -> None:
+    first, second = fold(trained, TINY), fold(train(TINY, images, RECIPE), TINY)
+    assert first.sha256 == second.sha256
+
+
+def test_another_seed_gives_other_weights(trained: object, images: TrainingImages) -> None:
+    other = fold(train(TINY, images, Recipe(steps=3, seed=6, images=8, batch_size=4)), TINY)
+    assert other.sha256 != fold(trained, TINY).sha256
+
+
+def test_rendering_in_several_processes_gives_the_same_images(images: TrainingImages) -> None:
+    again = render_images(TINY, seed=5, images=8, workers=2)
+    assert np.array_equal(again.pixels, images.pixels)
+    for one, other in zip((*images.boxes, *images.columns), (*again.boxes, *again.columns), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_batches_hold_mirrored_images_with_mirrored_targets() -> None:
+    pixels = np.zeros((1, 48, 48, 3), np.uint8)
+    pixels[0, 10:30, 4:20] = 255
+    box = np.array([10, 4, 30, 20], np.float32) / 48
+    one = TrainingImages(pixels, (box[None],), (np.array([2], np.int32),))
+    places = anchors(TINY)
+    seen = set()
+    for batch_pixels, codes, columns in batches(one, places, Recipe(steps=8, batch_size=2)):
+        for image, image_codes, image_columns in zip(batch_pixels, codes, columns, strict=True):
+            rows, across = np.nonzero(image[..., 0])
+            expected = np.array([rows.min(), across.min(), rows.max() + 1, across.max() + 1]) / 48
+            matched = image_columns != BACKGROUND
+            assert set(image_columns[matched]) == {2}
+            for found in decode(image_codes, places)[matched]:
+                np.testing.assert_allclose(found, expected, atol=1e-5)
+            seen.add(int(across.min()))
+    assert seen == {4, 28}
+
+
+def test_the_seeds_of_the_demos_own_images_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--out", str(tmp_path / "x.safetensors"), "--seed", str(EVALUATION_SEED)])
+    assert exit_.value.code == 2
+    assert "evaluation images" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_demos_detector_is_small_and_its_record_is_of_these_weights() -> None:
+    detector = demo_detector()
+    record = json.loads(DEMO_FILE.with_name("demo_training.json").read_text())
+    assert DEMO_FILE.stat().st_size < 3_000_000
+    assert detector.spec == DEMO_SPEC
+    assert record["sha256"] == detector.sha256
+    assert record["evaluation"] == {"images": EVALUATION_IMAGES, "seed": EVALUATION_SEED}
+    assert record["statistics"]["AP"] >= 0.5
+
+
+@pytest.mark.slow
+def test_the_demos_detector_reaches_its_recorded_ap() -> None:
+    from tasks.detector.train import evaluate
+
+    record = json.loads(DEMO_FILE.with_name("demo_training.json").read_text())
+    assert evaluate(demo_detector(), EVALUATION_IMAGES, EVALUATION_SEED)[0] == pytest.approx(
+        record["statistics"]["AP"], abs=0.005
+    )
