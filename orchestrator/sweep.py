@@ -4,19 +4,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from tasks.benchmark import BenchmarkOptions
-from tasks.host import this_host
-
 from cluster.executor import Executor, Ref
 from cluster.lanes import BENCHMARK, LANES_BY_FRAMEWORK, LIGHT
 from orchestrator.graph import Graph
 from orchestrator.plan import Plan
 from orchestrator.space import REFERENCE
-from results.store import Store, variant_key
+from results.store import Store, SweepRecord, variant_key
 from tasks import steps
+from tasks.benchmark import BenchmarkOptions
 from tasks.coco.dataset import ImageFile
 from tasks.coco.preprocess import preprocess_shard, shard_files
 from tasks.detector.ssd_mobilenet_v1 import layers
+from tasks.host import this_host
 from tasks.identity import key_of
 from tasks.quantize.artifact import toolchain_versions
 from tasks.quantize.builders import builder_of
@@ -93,32 +92,21 @@ class _Images:
     samples: dict[int, list[Ref]] = field(default_factory=dict)
 
 
-def begin(plan: Plan, store: Store) -> str:
-    """Writes down that a sweep starts, or finds it to resume it.
+def record_of(plan: Plan) -> SweepRecord:
+    """Describes a plan to the database.
 
     Args:
         plan: What is to be done.
-        store: The database.
 
     Returns:
-        The sweep's key.
+        The record, whose key names the sweep.
     """
-    table = layers(plan.detector.spec)
-    totals = sum(layer.parameters for layer in table), sum(layer.macs for layer in table)
-    store.put_detector(plan.detector.sha256, plan.detector_name, plan.detector.spec, *totals)
-    evaluation, budget = plan.evaluation, plan.spec.budget
-    store.put_dataset(
-        evaluation.fingerprint,
-        evaluation.name,
-        len(evaluation),
-        evaluation.categories,
-        str(evaluation.annotations_path),
-    )
-    return store.begin_sweep(
+    budget = plan.spec.budget
+    return SweepRecord(
         name=plan.spec.name,
         spec=plan.spec.text,
         detector_sha256=plan.detector.sha256,
-        dataset_fingerprint=evaluation.fingerprint,
+        dataset_fingerprint=plan.evaluation.fingerprint,
         variants=plan.spec.space.variants,
         reference=REFERENCE,
         artifacts_url=plan.storage.url,
@@ -140,14 +128,22 @@ class Sweep:
             store: The database; the sweep must be able to write there.
             observer: Who wants to know.
         """
-        self.key = begin(plan, store)
         self._plan, self._store, self._observer = plan, store, observer
+        self._record = record_of(plan)
+        self.key = self._record.key
         statuses = store.statuses(self.key)
         self.unsettled = tuple(
             variant
-            for variant in plan.spec.space.variants
-            if statuses[variant_key(plan.detector.sha256, variant)] != "done"
+            for variant, key in zip(plan.spec.space.variants, self._record.variant_keys, strict=True)
+            if statuses.get(key) != "done" and not (statuses.get(key) == "failed" and self._is_final(variant))
         )
+
+    def _is_final(self, variant: Variant) -> bool:
+        """Whether a failure of the variant is kept, so that trying again would only give it again."""
+        made = self._store.artifact_of(self._plan.request_key(variant.scheme))
+        if isinstance(made, Artifact):
+            return isinstance(self._store.accuracy_of(self._plan.accuracy_key(made, variant.settings)), Failure)
+        return isinstance(made, Failure)
 
     def run(self, executor: Executor) -> SweepOutcome:
         """Runs what is left.
@@ -162,25 +158,36 @@ class Sweep:
             DataMistake: If an image is damaged.
         """
         self._executor, self._graph, self._images = executor, Graph(executor), _Images()
-        plan, failed = self._plan, 0
-        self._observer.began(
-            len(plan.spec.space.variants), len(plan.spec.space.variants) - len(self.unsettled), len(plan.evaluation)
-        )
-        self._detector_ref = executor.put(plan.detector)
-        self._truth_ref = executor.put(plan.evaluation.ground_truth())
-        self._host = self._benchmark_host()
-        self._runs = {variant: Progress(variant, plan.request_key(variant.scheme)) for variant in self.unsettled}
-        self._reference = Progress(REFERENCE, plan.request_key(REFERENCE.scheme))
-        self._waiting_for_reference: list[Progress] = []
+        variants = self._plan.spec.space.variants
+        self._observer.began(len(variants), len(variants) - len(self.unsettled), len(self._plan.evaluation))
         self._preprocess()
-        self._request(self._reference)
-        for run in self._runs.values():
+        self._begin()
+        self._host = self._benchmark_host()
+        self._detector_ref = executor.put(self._plan.detector)
+        self._truth_ref = executor.put(self._plan.evaluation.ground_truth())
+        for run in (self._reference, *self._runs.values()):
             self._request(run)
         self._graph.run()
-        failed = sum(run.failure is not None for run in self._runs.values())
         self._confirm_best()
         self._store.finish_sweep(self.key)
-        return SweepOutcome(self.key, self._graph.submitted, failed)
+        return SweepOutcome(
+            self.key, self._graph.submitted, sum(run.failure is not None for run in self._runs.values())
+        )
+
+    def _begin(self) -> None:
+        plan, store = self._plan, self._store
+        table = layers(plan.detector.spec)
+        totals = sum(layer.parameters for layer in table), sum(layer.macs for layer in table)
+        store.put_detector(plan.detector.sha256, plan.detector_name, plan.detector.spec, *totals)
+        evaluation = plan.evaluation
+        store.put_dataset(
+            evaluation.fingerprint,
+            evaluation.name,
+            len(evaluation),
+            evaluation.categories,
+            str(evaluation.annotations_path),
+        )
+        store.begin_sweep(self._record)
 
     # Images
 
@@ -200,6 +207,18 @@ class Sweep:
             self._images.evaluation.append(self._prepared(files))
             self._images.counts.append(len(files))
         self._check("images to evaluate", self._images.evaluation)
+        self._runs = {variant: Progress(variant, plan.request_key(variant.scheme)) for variant in self.unsettled}
+        self._reference = Progress(REFERENCE, plan.request_key(REFERENCE.scheme))
+        self._waiting_for_reference: list[Progress] = []
+        seeds = {scheme.axes()["calibration_seed"]: scheme for scheme in self._schemes_to_calibrate()}
+        for seed, scheme in seeds.items():
+            self._sample(seed, self._sizes(scheme)[-1])
+        self._graph.run()
+
+    def _schemes_to_calibrate(self) -> list[Scheme]:
+        """Schemes whose artifacts are not there yet and need representative images."""
+        schemes = [variant.scheme for variant in self._runs if "calibration_seed" in variant.scheme.axes()]
+        return [scheme for scheme in schemes if self._store.artifact_of(self._plan.request_key(scheme)) is None]
 
     def _sample(self, seed: int, size: int) -> list[Ref]:
         if seed not in self._images.samples:

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -10,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, 
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from results.schema import HEAD, VERSION_TABLE, tables, views
-from tasks.errors import DatabaseMistake
+from tasks.errors import DatabaseMistake, UserMistake
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 """The Alembic environment."""
@@ -49,6 +51,34 @@ def open_database(url: str, create: bool = True, read_only: bool = False) -> Eng
         engine.dispose()
         raise
     return engine
+
+
+@contextmanager
+def database_for_results(url: str) -> Iterator[Engine]:
+    """Opens a database to write to. If the work ends in a user's mistake, a file made for it is taken away again.
+
+    Args:
+        url: As in `open_database`.
+
+    Yields:
+        The engine.
+
+    Raises:
+        DatabaseMistake: As `open_database`.
+    """
+    path = None if url.startswith("postgresql") else _sqlite_path(url)
+    is_new = path is not None and not path.exists()
+    try:
+        engine = open_database(url)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+    except UserMistake:
+        if path is not None and is_new:
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        raise
 
 
 def open_unchecked(url: str, create: bool = False) -> Engine:

@@ -28,11 +28,13 @@ write an upsert on the primary key.
 A few questions, each of which `quantsweep results sql "..."` answers:
 
 ```sql
--- the fastest variant within the budget, for each sweep
-SELECT sweep, variant, ap_loss, MIN(latency_ratio) FROM leaderboard WHERE feasible GROUP BY sweep_key;
--- categories that static int8 hurts most (SQLite and PostgreSQL)
+-- the fastest variant within the budget, for each sweep and host
+SELECT sweep, variant, ap_loss, latency_ratio FROM leaderboard one
+WHERE feasible AND latency_ratio = (SELECT MIN(latency_ratio) FROM leaderboard other
+    WHERE other.feasible AND other.sweep_key = one.sweep_key AND other.host = one.host);
+-- categories that static int8 hurts most
 SELECT category, AVG(ap_loss) AS loss FROM class_losses WHERE variant LIKE '%static_int8%'
-GROUP BY category ORDER BY loss DESC LIMIT 10;
+GROUP BY category HAVING AVG(ap_loss) IS NOT NULL ORDER BY loss DESC LIMIT 10;
 -- what calibration size and seed are worth
 SELECT calibration_images, calibration_seed, ap_loss FROM leaderboard
 WHERE scheme = 'static_int8' AND granularity = 'per_channel' ORDER BY calibration_images, calibration_seed;

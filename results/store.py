@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from sqlalchemy import Boolean, Connection, Double, Engine, Integer, Table, Text, delete, select, update
@@ -42,6 +43,72 @@ moment: the store answers as if the key had never been asked for, and a rerun tr
 def variant_key(detector_sha256: str, variant: Variant) -> str:
     """Returns the key of a variant of a detector."""
     return key_of("variant", detector_sha256, variant.scheme.name, variant)
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """What is swept. Equal records (but for `artifacts_url`) are the same sweep."""
+
+    name: str
+    """Name given in the spec."""
+
+    spec: str
+    """Text of the spec file."""
+
+    detector_sha256: str
+    """The detector."""
+
+    dataset_fingerprint: str
+    """The evaluation set."""
+
+    variants: Sequence[Variant]
+    """The list, in order, without repeats, with the reference."""
+
+    reference: Variant
+    """The variant that losses refer to."""
+
+    artifacts_url: str
+    """Where the artifacts are kept."""
+
+    provenance: Mapping[str, Any]
+    """Seeds, calibration images, versions: plain values that the results depend on."""
+
+    budget_metric: str | None = None
+    """A COCO statistic such as `AP` or `ap_small`, upper or lower case; None for no budget."""
+
+    budget_max_loss: float | None = None
+    """Largest loss allowed, with `budget_metric`."""
+
+    budget_relative: bool = False
+    """Whether that is a share of the reference's value instead of points in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        """Checks the reference and the budget."""
+        if self.reference not in self.variants:
+            raise ValueError(f"the reference {self.reference.label} is not among the variants")
+        metric = self.budget_metric
+        if metric is not None and (metric.lower() not in STATISTICS or self.budget_max_loss is None):
+            raise ValueError(f"no budget of {self.budget_max_loss} on {metric!r}; metrics: {', '.join(STATISTICS)}")
+
+    @property
+    def budget(self) -> tuple[str | None, float | None, bool | None]:
+        """Metric, limit and whether it is relative, as they are stored."""
+        if self.budget_metric is None:
+            return None, None, None
+        return self.budget_metric.lower(), self.budget_max_loss, self.budget_relative
+
+    @property
+    def variant_keys(self) -> list[str]:
+        """Keys of the variants, in order."""
+        return [variant_key(self.detector_sha256, variant) for variant in self.variants]
+
+    @cached_property
+    def key(self) -> str:
+        """Names the sweep."""
+        return key_of(
+            "sweep", self.name, self.spec, self.detector_sha256, self.dataset_fingerprint, self.provenance,
+            self.variant_keys, self.budget,
+        )  # fmt: skip
 
 
 class Store:
@@ -92,73 +159,38 @@ class Store:
                 },
             )
 
-    def begin_sweep(
-        self,
-        *,
-        name: str,
-        spec: str,
-        detector_sha256: str,
-        dataset_fingerprint: str,
-        variants: Sequence[Variant],
-        reference: Variant,
-        artifacts_url: str,
-        provenance: Mapping[str, Any],
-        budget_metric: str | None = None,
-        budget_max_loss: float | None = None,
-        budget_relative: bool = False,
-    ) -> str:
-        """Starts a sweep, or resumes it: equal arguments (but for `artifacts_url`) name the same sweep.
+    def begin_sweep(self, sweep: SweepRecord) -> str:
+        """Starts a sweep, or resumes it.
 
         Args:
-            name: Name given in the spec.
-            spec: Text of the spec file.
-            detector_sha256: A detector that is stored already.
-            dataset_fingerprint: An evaluation set that is stored already.
-            variants: The list, in order, without repeats, with the reference.
-            reference: The variant that losses refer to.
-            artifacts_url: Where the artifacts are kept.
-            provenance: Seeds, calibration images, versions: plain values that the results depend on.
-            budget_metric: A COCO statistic such as `AP` or `ap_small`, upper or lower case; None for no budget.
-            budget_max_loss: Largest loss allowed, with `budget_metric`.
-            budget_relative: Whether that is a share of the reference's value instead of points in [0, 1].
+            sweep: What is swept; its detector and evaluation set are stored already.
 
         Returns:
             The sweep's key. Variants that were settled before keep their status.
-
-        Raises:
-            ValueError: If the reference is not among the variants or the metric is unknown.
         """
-        if reference not in variants:
-            raise ValueError(f"the reference {reference.label} is not among the variants")
-        metric = None if budget_metric is None else budget_metric.lower()
-        if metric is not None and (metric not in STATISTICS or budget_max_loss is None):
-            raise ValueError(f"no budget of {budget_max_loss} on {budget_metric!r}; metrics: {', '.join(STATISTICS)}")
-        keys = [variant_key(detector_sha256, variant) for variant in variants]
-        budget = (metric, budget_max_loss, budget_relative) if metric is not None else (None, None, None)
-        key = key_of("sweep", name, spec, detector_sha256, dataset_fingerprint, provenance, keys, budget)
-        now = datetime.now(UTC)
-        sweep = {
-            "key": key,
-            "name": name,
-            "spec": spec,
-            "detector_sha256": detector_sha256,
-            "dataset_fingerprint": dataset_fingerprint,
-            "provenance": canonical(provenance),
-            **dict(zip(("budget_metric", "budget_max_loss", "budget_relative"), budget, strict=True)),
-            "reference_variant_key": variant_key(detector_sha256, reference),
-            "artifacts_url": artifacts_url,
+        now, keys = datetime.now(UTC), sweep.variant_keys
+        row = {
+            "key": sweep.key,
+            "name": sweep.name,
+            "spec": sweep.spec,
+            "detector_sha256": sweep.detector_sha256,
+            "dataset_fingerprint": sweep.dataset_fingerprint,
+            "provenance": canonical(sweep.provenance),
+            **dict(zip(("budget_metric", "budget_max_loss", "budget_relative"), sweep.budget, strict=True)),
+            "reference_variant_key": variant_key(sweep.detector_sha256, sweep.reference),
+            "artifacts_url": sweep.artifacts_url,
             "started_at": now,
             "resumed_at": now,
             "finished_at": None,
         }
         with self._write() as connection:
-            for variant in variants:
-                _upsert(connection, _variants, _variant_row(detector_sha256, variant))
-            _upsert(connection, sweeps, sweep, keep=("started_at",))
+            for variant in sweep.variants:
+                _upsert(connection, variants, _variant_row(sweep.detector_sha256, variant))
+            _upsert(connection, sweeps, row, keep=("started_at",))
             for position, each in enumerate(keys):
-                row = {"sweep_key": key, "variant_key": each, "position": position, "status": "pending"}
-                _upsert(connection, sweep_variants, row, keep=("status",))
-        return key
+                member = {"sweep_key": sweep.key, "variant_key": each, "position": position, "status": "pending"}
+                _upsert(connection, sweep_variants, member, keep=("status",))
+        return sweep.key
 
     def put_artifact(
         self,
@@ -411,9 +443,6 @@ class Store:
                 yield connection
         except OperationalError as error:
             raise mistake_of(self._engine, error) from error
-
-
-_variants = variants  # `begin_sweep` has an argument of this name
 
 
 def _variant_row(detector_sha256: str, variant: Variant) -> dict[str, Any]:

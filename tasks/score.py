@@ -98,12 +98,29 @@ def score(ground_truth: dict[str, Any], merged: DetectionShard, scorer: str = "h
     unknown = set(merged.image_ids.tolist()) - {image["id"] for image in ground_truth["images"]}
     if unknown:
         raise ScoringFailed(f"images {sorted(unknown)[:3]} have detections but are not in the ground truth")
-    curves = SCORERS[scorer](ground_truth, merged)
+    curves = SCORERS[evaluator_of(ground_truth, scorer)](ground_truth, merged)
     categories = sorted({category["id"] for category in ground_truth["categories"]})
     by_class = {
         category: _mean(curves.precision[:, :, column, _ALL, -1]) for column, category in enumerate(categories)
     }
     return Scores(statistics_of(curves), by_class)
+
+
+def evaluator_of(ground_truth: dict[str, Any], scorer: str) -> str:
+    """Says which evaluator gives the reference's statistics on this ground truth.
+
+    pycocotools counts an object whose annotation id is 0 as never found, since it marks matches by id. hotcoco does
+    not share that error, and the reference is the reference: such ground truth goes to pycocotools.
+
+    Args:
+        ground_truth: COCO annotations.
+        scorer: The one asked for.
+
+    Returns:
+        `scorer`, or `pycocotools` where `hotcoco` would differ.
+    """
+    marked_by_zero = any(annotation["id"] == 0 for annotation in ground_truth["annotations"])
+    return "pycocotools" if marked_by_zero else scorer
 
 
 def score_detections(
@@ -128,13 +145,14 @@ def score_detections(
     """
     merged = merge(shards)
     scores = score(ground_truth, merged, scorer)
+    evaluator = evaluator_of(ground_truth, scorer)
     return Accuracy(
         statistics=scores.statistics,
         class_ap=scores.class_ap,
         images=len(merged.image_ids),
         detections=len(merged.detections),
         detections_sha256=storage.put(detections_to_bytes(merged), DETECTIONS_SUFFIX),
-        scorer=f"{scorer} {metadata.version(scorer)}",
+        scorer=f"{evaluator} {metadata.version(evaluator)}",
     )
 
 
@@ -189,10 +207,13 @@ def _with_hotcoco(ground_truth: dict[str, Any], merged: DetectionShard) -> Curve
     from hotcoco import COCOeval
 
     truth = _hotcoco_truth(ground_truth)
-    rows = merged.detections.astype(np.float64)
-    rows[:, 0] = merged.image_ids[merged.detections[:, 0].astype(np.int64)]
+    # Its array of results is float64, too narrow for some ids; ranks keep their order.
+    ranks = np.searchsorted(sorted(image["id"] for image in ground_truth["images"]), merged.image_ids) + 1
+    categories = [category["id"] for category in ground_truth["categories"]]
+    rows = merged.detections[np.isin(merged.detections[:, 6], categories)].astype(np.float64)
+    rows[:, 0] = ranks[rows[:, 0].astype(np.int64)]
     evaluation = COCOeval(truth, truth.load_res(rows), "bbox")
-    evaluation.params.img_ids = merged.image_ids.tolist()
+    evaluation.params.img_ids = ranks.tolist()
     evaluation.evaluate()
     evaluation.accumulate()
     return Curves(evaluation.eval["precision"], evaluation.eval["recall"])
@@ -209,13 +230,18 @@ _TRUTHS_KEPT = 4
 
 
 def _hotcoco_truth(ground_truth: dict[str, Any]) -> Any:
-    """Loads annotations once per process and content."""
+    """Loads annotations, with images named by their rank from 1, once per process and content."""
     from hotcoco import COCO
 
-    essential = _essential(ground_truth)
-    key = hashlib.sha256(repr(essential).encode()).hexdigest()
+    content = _essential(ground_truth)
+    key = hashlib.sha256(repr(content).encode()).hexdigest()
     if key not in _TRUTHS:
-        _TRUTHS[key] = COCO(essential)
+        ranks = {image_id: rank for rank, image_id in enumerate(sorted(image["id"] for image in content["images"]), 1)}
+        for image in content["images"]:
+            image["id"] = ranks[image["id"]]
+        for annotation in content["annotations"]:
+            annotation["image_id"] = ranks[annotation["image_id"]]
+        _TRUTHS[key] = COCO(content)
         while len(_TRUTHS) > _TRUTHS_KEPT:
             _TRUTHS.popitem(last=False)
     _TRUTHS.move_to_end(key)
@@ -224,12 +250,9 @@ def _hotcoco_truth(ground_truth: dict[str, Any]) -> Any:
 
 def _essential(ground_truth: dict[str, Any]) -> dict[str, Any]:
     """Copies what box scoring reads; the evaluators write into their input, and outlines are most of its size."""
+    keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
     return {
-        "images": [{"id": image["id"], "width": image.get("width"), "height": image.get("height")}
-                   for image in ground_truth["images"]],
+        "images": [{key: image.get(key, 0) for key in ("id", "width", "height")} for image in ground_truth["images"]],
         "categories": [{"id": category["id"], "name": category["name"]} for category in ground_truth["categories"]],
-        "annotations": [
-            {key: annotation[key] for key in ("id", "image_id", "category_id", "bbox", "area", "iscrowd")}
-            for annotation in ground_truth["annotations"]
-        ],
-    }  # fmt: skip
+        "annotations": [{key: annotation[key] for key in keys} for annotation in ground_truth["annotations"]],
+    }

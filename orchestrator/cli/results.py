@@ -56,7 +56,7 @@ def print_leaderboard(rows: list[dict[str, Any]], sweep: Row) -> None:
     if sweep["budget_metric"] is not None:
         kind = " of the reference's" if sweep["budget_relative"] else ""
         budget = f"budget: {sweep['budget_metric']} loss <= {sweep['budget_max_loss']:g}{kind}"
-    print_rows(rows, _LEADERBOARD, title=f"{sweep['sweep']}: {sweep['images']} images of {sweep['dataset']}, {budget}")
+    print_rows(rows, LEADERBOARD, title=f"{sweep['sweep']}: {sweep['images']} images of {sweep['dataset']}, {budget}")
     for row in rows:
         if row["status"] == "failed":
             print_line(f"failed: {row['variant']}: {row['failure_reason']}: {row['failure_message']}")
@@ -71,7 +71,7 @@ def pareto(db: Database = DEFAULT_DATABASE, sweep: Sweep = None, as_json: AsJson
     from results import queries
 
     rows = queries.pareto_front(_open(db), sweep)
-    print_rows(rows, _LEADERBOARD, as_json, empty="no variant has both an accuracy and a latency")
+    print_rows(rows, LEADERBOARD, as_json, empty="no variant has both an accuracy and a latency")
 
 
 @app.command()
@@ -254,7 +254,7 @@ def _status(row: Row) -> str:
     return "within" if row["feasible"] else "over"
 
 
-_LEADERBOARD = (
+LEADERBOARD = (
     text_of("variant"),
     number_of("ap", "AP"),
     number_of("ap50", "AP50"),

@@ -1,5 +1,6 @@
 """`quantsweep sweep`: every variant of a spec."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,25 +80,21 @@ def sweep_and_show(spec: "Spec", db: str, artifacts: str, address: str, as_json:
     from orchestrator.progress import open_view
     from orchestrator.sweep import Sweep
     from results import queries
-    from results.connect import open_database
+    from results.connect import database_for_results
     from results.store import Store
 
     plan = _prepared(spec, artifacts)
-    engine = open_database(db)
-    view = open_view()
-    try:
+    with database_for_results(db) as engine, closing(open_view()) as view:
         running = Sweep(plan, Store(engine), view)
         if running.unsettled:
             _run(running, address)
         else:
             view.stage("every variant is known already; no task was submitted")
-    finally:
-        view.close()
-    rows = queries.leaderboard(engine, running.key)
+        rows, found = queries.leaderboard(engine, running.key), queries.find_sweep(engine, running.key)
     if as_json:
         print_rows(rows, (), json=True)
     else:
-        print_leaderboard(rows, queries.find_sweep(engine, running.key))
+        print_leaderboard(rows, found)
     return running.key
 
 

@@ -393,12 +393,13 @@ def _paint(region: np.ndarray, alpha: np.ndarray, random: np.random.Generator) -
     """Blends a shaded colour, far enough from what lies beneath, into a view of the canvas."""
     import cv2
 
+    height, width = region.shape[:2]
     below = (region * alpha).sum(axis=(0, 1)) / alpha.sum()
     colour = _unlike(below, random)
-    shade = _ramp(*region.shape[:2], float(random.uniform(0, 2 * math.pi))) * float(random.uniform(0, 45))
+    shade = _ramp(height, width, float(random.uniform(0, 2 * math.pi))) * float(random.uniform(0, 45))
     filling = colour + shade[..., None]
     if random.random() < 0.15:
-        filling = filling + _stripes(*region.shape[:2], random)[..., None] * float(random.uniform(8, 22))
+        filling = filling + _stripes(height, width, random)[..., None] * float(random.uniform(8, 22))
     if random.random() < 0.4:
         edge = cv2.erode(alpha[..., 0], np.ones((3, 3), np.uint8), iterations=1 + (region.shape[0] > 70))[..., None]
         filling = edge * filling + (1 - edge) * (colour * float(random.choice([0.45, 1.5])))

@@ -351,22 +351,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"rendered {recipe.images} scenes in {rendered - start:.0f} s", flush=True)
     detector = fold(train(DEMO_SPEC, images, recipe), DEMO_SPEC)
     trained = time.perf_counter()
+    write(detector, recipe, chosen.out, {"rendering": rendered - start, "training": trained - rendered})
+
+
+def write(detector: Detector, recipe: Recipe, out: Path, seconds: dict[str, float]) -> None:
+    """Scores a trained detector and writes it, with a record of how it was made beside it.
+
+    Args:
+        detector: The detector.
+        recipe: How it was trained.
+        out: The safetensors file; the record is `STEM_training.json` in the same folder.
+        seconds: Wall time of each part of the work.
+    """
     statistics = evaluate(detector, EVALUATION_IMAGES, EVALUATION_SEED)
     command = f"python -m tasks.detector.train --steps {recipe.steps} --seed {recipe.seed} --images {recipe.images}"
     record = {
-        "command": f"{command} --out {chosen.out.name}",
+        "command": f"{command} --out {out.name}",
         "recipe": asdict(recipe),
-        "seconds": {"rendering": round(rendered - start), "training": round(trained - rendered)},
+        "seconds": {part: round(value) for part, value in seconds.items()},
         "evaluation": {"images": EVALUATION_IMAGES, "seed": EVALUATION_SEED},
         "statistics": dict(zip(_STATISTICS, (round(value, 4) for value in statistics), strict=True)),
-        "parameters": sum(layer.parameters for layer in layers(DEMO_SPEC)),
-        "macs": sum(layer.macs for layer in layers(DEMO_SPEC)),
+        "parameters": sum(layer.parameters for layer in layers(detector.spec)),
+        "macs": sum(layer.macs for layer in layers(detector.spec)),
         "sha256": detector.sha256,
         "cpus": os.cpu_count(),
         "versions": {name: version(name) for name in _PACKAGES},
     }
-    chosen.out.write_bytes(detector.to_bytes())
-    chosen.out.with_name(f"{chosen.out.stem}_training.json").write_text(json.dumps(record, indent=2) + "\n")
+    out.write_bytes(detector.to_bytes())
+    out.with_name(f"{out.stem}_training.json").write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(record["statistics"]))
 
 

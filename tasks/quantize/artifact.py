@@ -81,7 +81,7 @@ def calibrate(detector: Detector, scheme: Scheme, pixels: np.ndarray, sizes: tup
 
 
 def toolchain_versions(builder: Builder) -> dict[str, str]:
-    """Returns the installed version of each distribution that decides about a builder's artifacts, without importing it."""
+    """Returns the installed version of each distribution that decides about a builder's artifacts, without imports."""
     return {name: version(name) for name in builder.packages}
 
 

@@ -11,8 +11,8 @@ from tasks.quantize.schemes import DynamicInt8, Float16, Float32, Scheme, Static
 from tasks.types import Audit
 
 SMALL_KERNEL = 1024
-"""TFLiteConverter's dynamic quantization leaves kernels with fewer elements in float
-(`minimum_elements_for_weights`, tensorflow/compiler/mlir/lite/quantization/common/quantization_lib)."""
+"""TFLiteConverter's dynamic quantization leaves kernels with fewer elements in float: the default of
+`minimum_elements_for_weights` in tensorflow/compiler/mlir/lite/quantization/lite/quantize_model.h."""
 
 FLOAT32_SMALL = "float32_small"
 """Arithmetic of a kernel below `SMALL_KERNEL` that was left in float beside quantized ones."""

@@ -24,7 +24,8 @@ _EVERYTHING = ".*"
 
 _BIAS_HALF_RANGE = 2**30
 """Greatest magnitude of a quantized bias: half of int32, so that the sum of products has the other half. The margin
-is that of TensorFlow's own quantizer (`AdjustWeightsForBiasScale`, tensorflow/lite/tools/optimize/quantization_utils.cc)."""
+is that of TensorFlow's first quantizer: tensorflow/lite/tools/optimize/quantization_utils.cc,
+`AdjustWeightsForBiasScale`."""
 
 
 def build_float16(detector: Detector, scheme: Float16, calibration: None) -> bytes:

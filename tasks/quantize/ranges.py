@@ -1,12 +1,12 @@
 """Activation ranges: the least and greatest value of every activation tensor over representative images."""
 
-import hashlib
 import warnings
 from typing import Any
 
 import numpy as np
 
 from tasks.detector.weights import Detector
+from tasks.identity import sha256_of
 from tasks.quantize.flatbuffer import element_type, read, text
 from tasks.quantize.float_flatbuffer import float_flatbuffer
 
@@ -38,7 +38,7 @@ def calibrate(detector: Detector, pixels: np.ndarray, sizes: tuple[int, ...]) ->
         raise ValueError(f"the sample sizes are {sizes}; each must be from 1 to the number of images, {len(pixels)}")
     wanted = tuple(sorted(set(sizes)))
     images = np.ascontiguousarray(pixels[: wanted[-1]])
-    key = (detector.sha256, hashlib.sha256(images).hexdigest(), wanted)
+    key = (detector.sha256, sha256_of(images.tobytes()), wanted)
     if key not in _LAST:
         ranges = activation_ranges(float_flatbuffer(detector), images, wanted)
         _LAST.clear()

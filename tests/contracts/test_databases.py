@@ -2,7 +2,6 @@
 
 import multiprocessing
 import tempfile
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from sqlalchemy import Engine, inspect, select, text
 
 from results import queries, schema
 from results.connect import check_database, open_database, open_unchecked, revision, upgrade_database
+from results.dictionary import dictionary
 from results.store import KEPT_FAILURES, Store, variant_key
 from tasks.errors import DatabaseMistake, UserMistake
 from tasks.identity import key_of
@@ -41,9 +41,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'results.db'}"
     server = request.getfixturevalue("postgresql")
-    name = f"test_{uuid.uuid4().hex}"
-    server.psql(f"CREATE DATABASE {name};")
-    return str(server.get_uri(database=name))
+    server.psql("DROP SCHEMA public CASCADE; CREATE SCHEMA public;")
+    return str(server.get_uri())
 
 
 @pytest.fixture
@@ -506,6 +505,15 @@ def test_one_artifact_of_several_variants_is_an_ambiguous_name(store: Store, eng
     store.settle_variant(sweep, variant_key(samples.DETECTOR, samples.THREADS), "pending", request_key=request)
     with pytest.raises(UserMistake, match="stands for 2 variants"):
         queries.find_variant(engine, samples.artifact(samples.REFERENCE.label).sha256)
+
+
+def test_the_questions_in_the_documentation_are_answered(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    page = dictionary().partition("```sql\n")[2].partition("```")[0]
+    fastest, categories, calibration = [queries.sql(engine, query) for query in page.strip().rstrip(";").split(";")]
+    assert [row["variant"] for row in fastest] == [samples.DYNAMIC.label]
+    assert categories == [{"category": "cat", "loss": pytest.approx(0.1)}]
+    assert calibration == [{"calibration_images": 64, "calibration_seed": 0, "ap_loss": pytest.approx(0.1)}]
 
 
 WRITES = 40

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from results.store import Store, variant_key
+from results.store import Store, SweepRecord, variant_key
 from tasks.identity import key_of
 from tasks.quantize.schemes import DynamicInt8, Float16, Float32, StaticInt8
 from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency, RuntimeSettings, Variant
@@ -82,7 +82,7 @@ def begin(store: Store, name: str = "sample", **changed: object) -> str:
         "variants": VARIANTS, "reference": REFERENCE, "artifacts_url": "./artifacts", "provenance": {"seed": 0},
         "budget_metric": "AP", "budget_max_loss": 0.01,
     }  # fmt: skip
-    return store.begin_sweep(**(arguments | changed))  # type: ignore[arg-type]
+    return store.begin_sweep(SweepRecord(**(arguments | changed)))  # type: ignore[arg-type]
 
 
 def measure(store: Store, sweep: str, measured: Measured) -> None:

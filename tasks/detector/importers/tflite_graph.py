@@ -95,7 +95,9 @@ class Tensor:
         raw = np.frombuffer(self.content.tobytes(), dtype).reshape(self.shape)
         if not self.scales.size:
             return raw.astype(np.float32)
-        return (self._aligned(self.scales) * (raw - self._aligned(self.zero_points))).astype(np.float32)
+        # Damaged scales overflow; the detector refuses values that are not finite.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return (self._aligned(self.scales) * (raw - self._aligned(self.zero_points))).astype(np.float32)
 
     def _aligned(self, parameters: np.ndarray) -> np.ndarray:
         if parameters.size == 1:

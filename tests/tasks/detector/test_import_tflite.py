@@ -15,8 +15,6 @@ from tasks.detector.ssd_mobilenet_v1 import SSDMobileNetV1Spec
 from tasks.detector.weights import Detector
 from tasks.errors import ModelMistake
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 @pytest.fixture(scope="session")
 def small_tflite(small_detector: Detector) -> bytes:
@@ -96,7 +94,9 @@ def test_float_file_gives_back_the_detector(small_detector: Detector, small_tfli
         np.testing.assert_array_equal(got.tensors[name], tensor, err_msg=name)
 
 
-@pytest.mark.parametrize(("optimization", "tolerance"), [("float16", 1e-3), ("int8", 1e-2)])
+@pytest.mark.parametrize(
+    ("optimization", "tolerance"), [pytest.param("float16", 1e-3, marks=pytest.mark.slow), ("int8", 1e-2)]
+)
 def test_reduced_files_give_back_the_detector_within_their_precision(
     small_detector: Detector, optimization: str, tolerance: float
 ) -> None:

@@ -63,8 +63,12 @@ def test_the_codes_of_matched_anchors_decode_to_the_object_and_others_are_zero()
 def losses(codes: object, logits: object, target_codes: object, target_columns: object) -> tuple[float, float]:
     import tensorflow as tf
 
-    floats = [tf.constant(value, tf.float32) for value in (codes, logits, target_codes)]
-    box_loss, score_loss = detection_loss(*floats, tf.constant(target_columns, tf.int32))
+    box_loss, score_loss = detection_loss(
+        tf.constant(codes, tf.float32),
+        tf.constant(logits, tf.float32),
+        tf.constant(target_codes, tf.float32),
+        tf.constant(target_columns, tf.int32),
+    )
     return float(box_loss), float(score_loss)
 
 

@@ -1,0 +1,67 @@
+"""`quantsweep sweep` of 24 LiteRT variants against the textbook loop, both in one go.
+
+The textbook loop is what tutorials show: for each variant, convert the model, then take image by image from the
+JPEG file through the interpreter and a NumPy non-maximum suppression, and score with pycocotools; one process.
+
+Run: `python -m tests.benchmarks.textbook_sweep` with QUANTSWEEP_REFERENCE_DATA set.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tests.benchmarks.textbook import textbook_ap
+
+SPEC = """
+name: textbook
+detector: {folder}/detector.safetensors
+evaluation: {{images: {data}/coco-mini/val2017, annotations: {data}/coco-mini/annotations/instances_val2017.json}}
+calibration: {{images: {data}/coco-calib128/train2017}}
+space:
+  - {{scheme: [float32, float16]}}
+  - {{scheme: dynamic_int8, toolchain: [converter, litert_quantizer]}}
+  - {{scheme: static_int8, toolchain: [converter, litert_quantizer], granularity: [per_channel, per_tensor],
+     calibration_images: [8, 16, 32, 64, 128]}}
+"""
+
+
+def main() -> None:
+    """Runs both and prints seconds, ratio and the AP of each variant."""
+    data = Path(os.environ["QUANTSWEEP_REFERENCE_DATA"]).resolve()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _quantsweep("model", "import", str(_model(data)), "--out", str(folder / "detector.safetensors"))
+        (folder / "spec.yaml").write_text(SPEC.format(folder=folder, data=data))
+        start = time.perf_counter()
+        sweep = ["sweep", str(folder / "spec.yaml"), "--json"]
+        where = ["--db", str(folder / "results.db"), "--artifacts", str(folder / "artifacts")]
+        rows = json.loads(_quantsweep(*sweep, *where))
+        ours = time.perf_counter() - start
+        print(f"quantsweep: {len(rows)} variants in {ours:.1f} s", flush=True)
+        start = time.perf_counter()
+        textbook = {row["variant"]: textbook_ap(folder / "detector.safetensors", data, row) for row in rows}
+        theirs = time.perf_counter() - start
+    print(f"textbook:   {len(rows)} variants in {theirs:.1f} s")
+    print(f"quantsweep is {theirs / ours:.1f} times faster")
+    print(f"{'variant':<64} {'AP':>7} {'textbook':>9}")
+    for row in rows:
+        print(f"{row['variant']:<64} {row['ap'] if row['ap'] is not None else np.nan:7.4f} {textbook[row['variant']]:9.4f}")
+
+
+def _model(data: Path) -> Path:
+    return data / "models" / "coco_ssd_mobilenet_v1_0.75_quant_2018_06_29.tflite"
+
+
+def _quantsweep(*arguments: str) -> str:
+    command = [sys.executable, "-m", "orchestrator.cli.main", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+if __name__ == "__main__":
+    main()

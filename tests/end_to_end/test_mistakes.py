@@ -1,0 +1,198 @@
+"""What a user gets wrong: one clear message, exit code 2, no traceback, nothing half-written."""
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from tests.command import quantsweep
+
+HEAD = "name: x\ndetector: detector.safetensors\n"
+VAL = "evaluation: {images: val/images, annotations: val/annotations.json}\n"
+TRAIN = "calibration: {images: train/images}\n"
+SPACE = "space: [{scheme: float16}]\n"
+STATIC = "space: [{scheme: static_int8, calibration_images: 4}]\n"
+GOOD = HEAD + VAL + TRAIN + STATIC
+
+
+@pytest.fixture
+def place(world, tmp_path) -> Path:
+    """A copy of the small world that a test may spoil."""
+    return Path(shutil.copytree(world.folder, tmp_path / "place"))
+
+
+def _sweep(place: Path, text: str, *options: object):
+    (place / "spec.yaml").write_text(text)
+    where = ("--db", place / "results.db", "--artifacts", place / "artifacts", "--address", "in-process")
+    return ("sweep", place / "spec.yaml", *where, *options)
+
+
+def _truncated_image(place):
+    image = next((place / "val" / "images").iterdir())
+    image.write_bytes(image.read_bytes()[:600])
+    return _sweep(place, GOOD)
+
+
+def _text_as_image(place):
+    next((place / "val" / "images").iterdir()).write_text("not an image")
+    return _sweep(place, GOOD)
+
+
+def _overlap(place):
+    image = next((place / "val" / "images").iterdir())
+    shutil.copy(image, place / "train" / "images" / "000000009999.jpg")
+    return _sweep(place, GOOD)
+
+
+def _missing_image(place):
+    next((place / "val" / "images").iterdir()).unlink()
+    return _sweep(place, GOOD)
+
+
+def _annotations(place, change):
+    path = place / "val" / "annotations.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(change(content) or content))
+    return _sweep(place, GOOD)
+
+
+def _other_files(content):
+    for image in content["images"]:
+        image["file_name"] = f"other_{image['file_name']}"
+
+
+def _other_classes(content):
+    ids = {category["id"]: 500 + index for index, category in enumerate(content["categories"])}
+    for category in content["categories"]:
+        category["id"] = ids[category["id"]]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = ids[annotation["category_id"]]
+
+
+def _double_image(content):
+    content["images"].append(content["images"][0])
+
+
+def _unknown_category(content):
+    content["annotations"][0]["category_id"] = 777
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def _import(source: object, place: Path):
+    return ("model", "import", source, "--out", place / "imported.safetensors")
+
+
+def _bad_detector(place, content: bytes):
+    _write(place / "detector.safetensors", content)
+    return _sweep(place, GOOD)
+
+
+def _foreign_safetensors(place):
+    save_file({"weights": np.zeros(3, np.float32)}, place / "detector.safetensors")
+    return _sweep(place, GOOD)
+
+
+def _foreign_database(place):
+    with sqlite3.connect(place / "results.db") as connection:
+        connection.execute("CREATE TABLE alien (x)")
+    return _sweep(place, GOOD)
+
+
+MISTAKES = {
+    "a missing spec": (lambda p: ("sweep", p / "none.yaml"), "there is no spec file"),
+    "no spec": (lambda p: ("sweep",), "name a spec file"),
+    "bad YAML": (lambda p: _sweep(p, "name: ["), "is not YAML"),
+    "an unknown key": (lambda p: _sweep(p, GOOD + "colour: red\n"), "unknown key `colour`; choices: name"),
+    "an empty list": (lambda p: _sweep(p, HEAD + VAL + "space: [{scheme: []}]"), "`scheme` is an empty list"),
+    "an unknown scheme": (lambda p: _sweep(p, HEAD + VAL + "space: [{scheme: int3}]"), "unknown scheme 'int3'"),
+    "static without calibration": (lambda p: _sweep(p, HEAD + VAL + STATIC), "need calibration images"),
+    "a missing detector": (lambda p: _sweep(p, GOOD.replace("detector.s", "none.s")), "there is no detector file"),
+    "a detector that is text": (lambda p: _bad_detector(p, b"hello, world"), "is not a safetensors file"),
+    "a truncated detector": (
+        lambda p: _bad_detector(p, (p / "detector.safetensors").read_bytes()[:5000]), "is not a safetensors file",
+    ),
+    "a foreign safetensors file": (_foreign_safetensors, "is a safetensors file but not a detector"),
+    "a missing image folder": (lambda p: _sweep(p, GOOD.replace("val/images", "nowhere")), "nowhere"),
+    "missing annotations": (lambda p: _sweep(p, GOOD.replace("annotations.json", "none.json")), "none.json"),
+    "no annotations": (
+        lambda p: _sweep(p, HEAD + "evaluation: {images: val/images}\n" + SPACE), "have no annotations",
+    ),
+    "annotations that are not JSON": (
+        lambda p: (_write(p / "val" / "annotations.json", b"{"), _sweep(p, GOOD))[1], "annotations",
+    ),
+    "annotations that are not COCO": (lambda p: _annotations(p, lambda content: {"hello": 1}), "'images'"),
+    "annotations of another folder": (lambda p: _annotations(p, _other_files), "every listed image must be"),
+    "annotations of other classes": (lambda p: _annotations(p, _other_classes), "are of another set"),
+    "an image id twice": (lambda p: _annotations(p, _double_image), "image ids must be unique"),
+    "an unknown category": (lambda p: _annotations(p, _unknown_category), "annotations must be of listed categories"),
+    "a missing image": (_missing_image, "every listed image must be in the images folder"),
+    "a truncated image": (_truncated_image, "truncated"),
+    "text as an image": (_text_as_image, ".jpg"),
+    "calibration images that are evaluated": (_overlap, "9999"),
+    "too few calibration images": (
+        lambda p: _sweep(p, GOOD.replace("calibration_images: 4", "calibration_images: 99")),
+        "calibration_images is 99, but the calibration set",
+    ),
+    "a database in a missing folder": (
+        lambda p: ("sweep", _sweep(p, GOOD)[1], "--db", p / "none" / "results.db", "--artifacts", p / "artifacts"), "none",
+    ),
+    "a database that is text": (
+        lambda p: (_write(p / "results.db", b"some text, long enough to be no header"), _sweep(p, GOOD))[1], "results.db",
+    ),
+    "a database of another program": (_foreign_database, "results.db"),
+    "reading a missing database": (lambda p: ("results", "leaderboard", "--db", p / "results.db"), "results.db"),
+    "a cluster that does not answer": (
+        lambda p: (*_sweep(p, GOOD)[:-1], "127.0.0.1:1"), "no Ray cluster answers at '127.0.0.1:1'",
+    ),
+    "importing nothing": (lambda p: _import(p / "none.tflite", p), "none.tflite"),
+    "importing text": (lambda p: _import(_write(p / "a.tflite", b"no model at all, just text"), p), "a.tflite"),
+    "importing an image folder": (lambda p: _import(p / "val" / "images", p), "images"),
+    "showing what is not a detector": (lambda p: ("model", "show", p / "spec.yaml"), "spec.yaml"),
+    "checking a missing set": (lambda p: ("data", "check", p / "nowhere"), "nowhere"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_gets_one_clear_message_and_leaves_nothing_behind(name, place):
+    make, message = MISTAKES[name]
+    command = make(place)
+    before = {path for path in place.rglob("*") if path.is_file()}
+    outcome = quantsweep(*command)
+    assert outcome.code == 2, outcome
+    assert message in outcome.err + outcome.out
+    assert "Traceback" not in outcome.err + outcome.out
+    left = {path.relative_to(place) for path in place.rglob("*") if path.is_file()} - {
+        p.relative_to(place) for p in before
+    }
+    kept = {path for path in left if path.parts[:2] != ("artifacts", "images")}
+    assert kept == set()
+
+
+def test_the_reference_tflite_cut_short_is_refused(reference_data, tmp_path):
+    whole = (reference_data / "models" / "coco_ssd_mobilenet_v1_0.75_quant_2018_06_29.tflite").read_bytes()
+    for size in (10, 1000, len(whole) // 2, len(whole) - 100_000):
+        cut = _write(tmp_path / "cut.tflite", whole[:size])
+        outcome = quantsweep("model", "import", cut, "--out", tmp_path / "out.safetensors")
+        assert (outcome.code, (tmp_path / "out.safetensors").exists()) == (2, False)
+        assert "cut.tflite" in outcome.err
+        assert "Traceback" not in outcome.err
+
+
+def test_help_answers_without_loading_a_framework():
+    import subprocess
+    import sys
+
+    script = (
+        "import sys, orchestrator.cli.main as main\n"
+        "heavy = {'tensorflow', 'torch', 'ray', 'numpy', 'sqlalchemy', 'pydantic', 'PIL'} & sys.modules.keys()\n"
+        "sys.exit(', '.join(heavy))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False, capture_output=True).stderr == b""

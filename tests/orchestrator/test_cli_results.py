@@ -1,0 +1,214 @@
+"""`quantsweep results` and `quantsweep db` as a user meets them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from orchestrator.cli import db, results
+from orchestrator.cli.output import Column, number_of, print_rows, text_of
+from results.connect import open_database
+from results.store import Store, variant_key
+from tasks.detect import detections_to_bytes
+from tasks.errors import DatabaseMistake, UserMistake
+from tasks.identity import key_of
+from tasks.score import DETECTIONS_SUFFIX
+from tasks.storage import ArtifactStorage
+from tasks.types import DetectionShard
+from tests.results import samples
+
+DESIGN_KEYS = {
+    "variant", "runtime", "scheme", "toolchain", "granularity", "calibration_images", "threads", "status", "ap", "ap50",
+    "ap_loss", "latency_ms_p50", "latency_ratio", "latency_ratio_low", "latency_ratio_high", "size_bytes",
+    "compressed_bytes", "artifact_sha256", "feasible",
+}  # fmt: skip
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A database with the sample sweep, named by QUANTSWEEP_DB."""
+    path = tmp_path / "sample.db"
+    samples.fill(Store(open_database(str(path))))
+    monkeypatch.setenv("QUANTSWEEP_DB", str(path))
+    return path
+
+
+def run(*arguments: str, app: typer.Typer = results.app) -> Result:
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def rows_of(*arguments: str) -> list[dict[str, Any]]:
+    rows = json.loads(run(*arguments, "--json").stdout)
+    assert isinstance(rows, list)
+    assert not any(isinstance(value, dict | list) for row in rows for value in row.values())
+    return rows
+
+
+def mistake(*arguments: str) -> str:
+    result = runner.invoke(results.app, arguments)
+    assert isinstance(result.exception, UserMistake), result.output
+    assert result.stdout == ""
+    return str(result.exception)
+
+
+def test_the_leaderboard_in_json_has_the_promised_keys(database: Path) -> None:
+    rows = rows_of("leaderboard")
+    assert all(row.keys() >= DESIGN_KEYS for row in rows)
+    assert [row["variant"] for row in rows][:2] == [samples.DYNAMIC.label, samples.FLOAT16.label]
+    assert rows[0]["feasible"] is True
+
+
+def test_the_leaderboard_for_people_fits_120_columns_and_says_why_variants_failed(database: Path) -> None:
+    lines = run("leaderboard").stdout.splitlines()
+    assert lines[0] == "sample: 80 images of sample set, budget: ap loss <= 0.01"
+    assert all(len(line) <= 120 for line in lines)
+    (static,) = [line.split() for line in lines if line.startswith(samples.STATIC.label)]
+    assert static == [samples.STATIC.label, "0.400", "0.500", "+0.100", "10.0", "0.50", "[0.49,0.51]", "7.0", "over"]
+    assert lines[-1] == f"failed: {samples.PER_TENSOR.label}: audit_mismatch: the file is float"
+
+
+def test_the_longest_label_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    label = "litert-static_int8-litert_quantizer-per_channel-cal128-seed0-t1"
+    row = {"variant": label, "ap": 0.2302, "ap50": 0.386, "ap_loss": -0.0036, "latency_ms_p50": 394.1, "status": "done",
+           "latency_ratio": 22.14, "latency_ratio_low": 22.11, "latency_ratio_high": 22.18, "size_bytes": 27_300_000,
+           "feasible": True}  # fmt: skip
+    print_rows([row], results.LEADERBOARD)
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.split() == [label, "0.230", "0.386", "-0.004", "394.1", "22.14", "[22.11,22.18]", "27.3", "within"]
+    assert len(line) <= 120
+
+
+def test_pareto_classes_failures_sweeps_and_show(database: Path) -> None:
+    static = samples.STATIC.label
+    assert rows_of("pareto")[0]["variant"] == static
+    assert {row["category"] for row in rows_of("classes", static)} == {"cat", None}
+    assert [row["kept"] for row in rows_of("failures")] == [True]
+    assert [row["sweep"] for row in rows_of("sweeps")] == ["sample"]
+    assert [row["mac_share.int8"] for row in rows_of("show", static)] == [0.75]
+    for command in (["pareto"], ["classes"], ["show", static]):
+        assert static in run(*command).stdout
+    assert "audit_mismatch" in run("failures").stdout
+    assert "sample" in run("sweeps").stdout
+
+
+def test_sql_reads_and_does_not_write(database: Path) -> None:
+    query = "SELECT variant, ap FROM leaderboard WHERE feasible ORDER BY latency_ratio"
+    assert rows_of("sql", query)[0] == {"variant": samples.DYNAMIC.label, "ap": 0.49}
+    assert samples.DYNAMIC.label in run("sql", query).stdout
+    assert "refuses the statement" in mistake("sql", "DELETE FROM sweep_variants")
+    assert "no such column" in mistake("sql", "SELECT loss FROM leaderboard")
+    assert len(rows_of("leaderboard")) == len(samples.VARIANTS)
+
+
+def test_the_database_and_the_sweep_can_be_named(database: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    store = Store(open_database(str(other)))
+    samples.fill(store, name="first")
+    samples.begin(store, name="second")
+    assert {row["status"] for row in rows_of("leaderboard", "--db", str(other))} == {"pending"}
+    assert rows_of("leaderboard", "--db", f"sqlite:///{other}", "--sweep", "first")[0]["sweep"] == "first"
+
+
+def test_mistakes_have_one_message_and_print_nothing(database: Path, tmp_path: Path) -> None:
+    assert "there is no database" in mistake("leaderboard", "--db", str(tmp_path / "missing.db"))
+    assert "did you mean sample" in mistake("leaderboard", "--sweep", "smaple")
+    assert "did you mean litert-float16-converter-t1" in mistake("show", "litert-float16-t1")
+    assert not (tmp_path / "missing.db").exists()
+
+
+@pytest.fixture
+def exportable(database: Path, tmp_path: Path) -> tuple[str, DetectionShard]:
+    """A variant whose detections lie where its sweep says."""
+    detections = np.array([[1, 5.5, 6.25, 7, 8, 0.9, 3], [0, 0.1, 0.2, 0.3, 0.4, 0.5, 90]], np.float32)
+    shard = DetectionShard(np.array([139, 2**40]), detections[::-1].copy(), 0.0, 0.0)
+    folder = str(tmp_path / "artifacts")
+    sha256 = ArtifactStorage(folder).put(detections_to_bytes(shard), DETECTIONS_SUFFIX)
+    store = Store(open_database(str(database)))
+    sweep = samples.begin(store, artifacts_url=folder)
+    variant, key = samples.THREADS, key_of("accuracy", samples.THREADS.label)
+    samples.measure(store, sweep, samples.Measured(variant, 0.5, 0.6))
+    made = samples.artifact(variant.label)
+    scores = samples.accuracy(variant.label, 0.5)
+    store.put_accuracy(
+        key, made.sha256, samples.DATASET, type(scores)(**vars(scores) | {"detections_sha256": sha256}), {}
+    )
+    assert store.statuses(sweep)[variant_key(samples.DETECTOR, variant)] == "done"
+    return variant.label, shard
+
+
+def test_exported_detections_are_a_coco_results_file(exportable: tuple[str, DetectionShard], tmp_path: Path) -> None:
+    label, shard = exportable
+    out = tmp_path / "detections.json"
+    run("export", "--detections", label, "--out", str(out))
+    first, second = json.loads(out.read_text())
+    assert (first["image_id"], first["category_id"], second["image_id"]) == (139, 90, 2**40)
+    assert np.array_equal(np.float32(first["bbox"]), shard.detections[0, 1:5])
+    assert np.float32(second["score"]) == shard.detections[1, 5]
+    assert sorted(path.name for path in tmp_path.glob("*json*")) == ["detections.json"]
+
+
+def test_export_replaces_a_file_only_by_force(exportable: tuple[str, DetectionShard], tmp_path: Path) -> None:
+    out = tmp_path / "mine.json"
+    out.write_text("mine")
+    arguments = ["export", "--detections", exportable[0], "--out", str(out)]
+    assert "exists; name another file, or add --force" in mistake(*arguments)
+    assert out.read_text() == "mine"
+    run(*arguments, "--force")
+    assert len(json.loads(out.read_text())) == 2
+
+
+def test_export_says_what_is_missing_and_writes_nothing(exportable: tuple[str, DetectionShard], tmp_path: Path) -> None:
+    out = tmp_path / "new.json"
+    label = exportable[0]
+    elsewhere = ["--artifacts", str(tmp_path / "elsewhere")]
+    assert "--artifacts` names another place" in mistake("export", "--detections", label, "--out", str(out), *elsewhere)
+    failed = samples.PER_TENSOR.label
+    assert "has no detections: the file is float" in mistake("export", "--detections", failed, "--out", str(out))
+    nowhere = str(tmp_path / "nowhere" / "new.json")
+    assert "does not exist" in mistake("export", "--detections", label, "--out", nowhere)
+    assert not out.exists()
+
+
+def test_db_upgrade_makes_a_database_only_when_asked(tmp_path: Path) -> None:
+    path = str(tmp_path / "new.db")
+    result = runner.invoke(db.app, ["upgrade", "--db", path])
+    assert isinstance(result.exception, DatabaseMistake)
+    assert "upgraded from nothing to 0001" in run("upgrade", "--create", "--db", path, app=db.app).stdout
+    assert "is at schema 0001 already" in run("upgrade", "--db", path, app=db.app).stdout
+
+
+def test_db_check_tells_the_schema_and_the_number_of_sweeps(database: Path) -> None:
+    assert run("check", app=db.app).stdout == f"{database}: schema 0001, whole, 1 sweeps\n"
+    (facts,) = json.loads(run("check", "--json", app=db.app).stdout)
+    assert facts == {"database": str(database), "schema": "0001", "sweeps": 1}
+
+
+def test_json_has_no_nan_and_tables_show_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = [text_of("name"), number_of("size", "MB", ".1f", 1e-6), Column("upper", lambda row: row["name"].upper())]
+    rows = [{"name": "[red]a", "size": float("nan")}, {"name": "b", "size": 2_500_000.0}]
+    print_rows(rows, columns, json=True)
+    assert json.loads(capsys.readouterr().out) == [{"name": "[red]a", "size": None}, {"name": "b", "size": 2_500_000.0}]
+    print_rows(rows[1:], columns)
+    assert capsys.readouterr().out.split() == ["name", "MB", "upper", "b", "2.5", "B"]
+    print_rows([{"name": "[red]a", "size": None}], columns, title="[bold]")
+    assert capsys.readouterr().out.split() == ["[bold]", "name", "MB", "upper", "[red]a", "-", "[RED]A"]
+
+
+def test_the_commands_load_nothing_heavy_before_they_run() -> None:
+    code = (
+        "import sys, orchestrator.cli.results, orchestrator.cli.db;"
+        "print(sorted({'sqlalchemy', 'alembic', 'numpy', 'ray', 'tensorflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
