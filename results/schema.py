@@ -127,7 +127,7 @@ artifacts = Table(
     _key("sha256 of the file", "sha256"),
     _column("format", Text, "File format, which is its suffix without the dot"),
     _column("size_bytes", BigInteger, "Size of the file in bytes"),
-    _column("compressed_bytes", BigInteger, "Size in bytes after zlib at level 9"),
+    _column("compressed_bytes", BigInteger, "Size in bytes after zlib at level 6"),
     _column(
         "structure_sha256", _KEY, "Hash of the graph without the values of weights, scales and zero points", index=True
     ),
@@ -344,7 +344,7 @@ def _ranked() -> tuple[Column[Any], ...]:
         _shown("postprocessing_ms_p50", Double, "Median time in ms from raw outputs to detections"),
         _shown("load_ms", Double, "Time in ms to load the artifact and allocate its tensors"),
         _shown("size_bytes", BigInteger, "Size of the artifact in bytes"),
-        _shown("compressed_bytes", BigInteger, "Size of the artifact in bytes after zlib at level 9"),
+        _shown("compressed_bytes", BigInteger, "Size of the artifact in bytes after zlib at level 6"),
         _shown("int8_mac_share", Double, "Share of multiply-accumulates in int8 arithmetic, in [0, 1]"),
         _shown("artifact_sha256", _KEY, "sha256 of the model file"),
         _shown("structure_sha256", _KEY, "Hash of the graph without values, which latency belongs to"),

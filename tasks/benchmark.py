@@ -233,8 +233,8 @@ def _pairs(sides: tuple[_Timing, _Timing], images: int, options: BenchmarkOption
     while True:
         image, variant_first = len(samples) % images, bool(random.integers(2))
         pair = [0.0, 0.0]
-        for side in (1, 0) if variant_first else (0, 1):
-            pair[side] = sides[side].milliseconds(image)
+        for turn in (1, 0) if variant_first else (0, 1):
+            pair[turn] = sides[turn].milliseconds(image)
         samples.append((pair[0], pair[1]))
         over = time.perf_counter() > deadline and len(samples) > 1
         if over or len(samples) >= check_at:

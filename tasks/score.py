@@ -100,9 +100,7 @@ def score(ground_truth: dict[str, Any], merged: DetectionShard, scorer: str = "h
         raise ScoringFailed(f"images {sorted(unknown)[:3]} have detections but are not in the ground truth")
     curves = SCORERS[evaluator_of(ground_truth, scorer)](ground_truth, merged)
     categories = sorted({category["id"] for category in ground_truth["categories"]})
-    by_class = {
-        category: _mean(curves.precision[:, :, column, _ALL, -1]) for column, category in enumerate(categories)
-    }
+    by_class = {category: _mean(curves.precision[:, :, column, _ALL, -1]) for column, category in enumerate(categories)}
     return Scores(statistics_of(curves), by_class)
 
 
@@ -216,7 +214,8 @@ def _with_hotcoco(ground_truth: dict[str, Any], merged: DetectionShard) -> Curve
     evaluation.params.img_ids = ranks.tolist()
     evaluation.evaluate()
     evaluation.accumulate()
-    return Curves(evaluation.eval["precision"], evaluation.eval["recall"])
+    accumulated = evaluation.eval or {}
+    return Curves(accumulated["precision"], accumulated["recall"])
 
 
 SCORERS: dict[str, Callable[[dict[str, Any], DetectionShard], Curves]] = {

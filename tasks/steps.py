@@ -180,8 +180,8 @@ def measure(
     Returns:
         The latency and this machine.
     """
-    contents = [_content(storage, item.sha256, item.format) for item in (reference, artifact)]
-    latency = benchmark(*contents, settings, spec, _first(shard, BENCHMARK_IMAGES), postprocessing, options)
+    base, variant = (_content(storage, item.sha256, item.format) for item in (reference, artifact))
+    latency = benchmark(base, variant, settings, spec, _first(shard, BENCHMARK_IMAGES), postprocessing, options)
     return Measured(this_host(), latency)
 
 

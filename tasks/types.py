@@ -108,7 +108,7 @@ class Audit:
 
     mac_share: dict[str, float]
     """Share of multiply-accumulates by arithmetic, in [0, 1]: float32, float16, dynamic_int8 (int8 weights, float
-    activations quantized in the kernel), int8, ..."""
+    activations quantized in the kernel), int8, float32_small (too small for the toolchain to quantize), ..."""
 
     weight_share: dict[str, float]
     """Share of the weights (elements of convolution kernels) by stored type, in [0, 1]."""
@@ -143,7 +143,7 @@ class Artifact:
     """Size of the file."""
 
     compressed_bytes: int
-    """Size after zlib at level 9: what a download costs, and what clustered weights save."""
+    """Size after zlib at level 6: what a download costs, and what clustered weights save."""
 
     structure_sha256: str
     """Hash of the graph with shapes, types and granularities, without the values of weights, scales, zero points."""

@@ -47,7 +47,7 @@ def build_artifact(detector: Detector, scheme: Scheme, calibration: Any | None, 
         sha256=storage.put(data, FORMAT),
         format=FORMAT,
         size_bytes=len(data),
-        compressed_bytes=len(zlib.compress(data, level=9)),
+        compressed_bytes=len(zlib.compress(data, level=6)),
         structure_sha256=structure_sha256(data),
         audit=found,
     )

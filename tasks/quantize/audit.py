@@ -122,8 +122,9 @@ def _float16(found: Audit, scheme: Any) -> list[str]:
 
 
 def _dynamic_int8(found: Audit, scheme: Any) -> list[str]:
-    # The small kernels are the price of the toolchain and stand in the audit; anything else in float is a mismatch.
-    differences = _only(found.mac_share, "multiply-accumulates", "dynamic_int8", FLOAT32_SMALL)
+    # The small kernels are the price of this toolchain and stand in the audit; anything else in float is a mismatch.
+    allowed = ("dynamic_int8", FLOAT32_SMALL) if scheme.toolchain == "converter" else ("dynamic_int8",)
+    differences = _only(found.mac_share, "multiply-accumulates", *allowed)
     if found.mac_share.get("dynamic_int8", 0.0) == 0.0:
         differences.append("no kernel is dynamic_int8")
     return differences + _granularity(found, scheme.granularity)

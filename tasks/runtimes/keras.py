@@ -1,5 +1,6 @@
 """Keras: runs a detector as a `tf.function`, straight from its canonical weights; the proof of equal numbers."""
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -64,12 +65,10 @@ def _traced(detector: Detector, threads: int) -> Any:
 
     from tasks.detector.keras_model import build_keras
 
-    try:
+    # TensorFlow fixes its threads at first use. Outputs do not depend on them, and latency is measured in a fresh
+    # process, where they can still be set.
+    with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
-    except RuntimeError:
-        # TensorFlow fixes its threads at first use. Outputs do not depend on them, and latency is measured in a
-        # fresh process, where they can still be set.
-        pass
     model = build_keras(detector)
     size = detector.spec.image_size
     return tf.function(

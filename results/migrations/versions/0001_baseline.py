@@ -131,7 +131,7 @@ def upgrade() -> None:
         sa.Column("sha256", sa.String(length=64), nullable=False, comment="sha256 of the file"),
         sa.Column("format", sa.Text(), nullable=False, comment="File format, which is its suffix without the dot"),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False, comment="Size of the file in bytes"),
-        sa.Column("compressed_bytes", sa.BigInteger(), nullable=False, comment="Size in bytes after zlib at level 9"),
+        sa.Column("compressed_bytes", sa.BigInteger(), nullable=False, comment="Size in bytes after zlib at level 6"),
         sa.Column(
             "structure_sha256",
             sa.String(length=64),

@@ -99,6 +99,13 @@ def test_one_head_left_in_float_is_caught(detector: Detector, calibrations: dict
         check_audit(found, DynamicInt8("litert_quantizer"))
 
 
+def test_small_kernels_in_float_are_excused_for_the_converter_only(built: Callable[[Scheme], bytes]) -> None:
+    found = audit(built(DynamicInt8("converter")))
+    check_audit(found, DynamicInt8("converter"))
+    with pytest.raises(AuditMismatch, match="float32_small, not dynamic_int8"):
+        check_audit(found, DynamicInt8("litert_quantizer"))
+
+
 def test_weights_that_are_only_stored_in_int8_are_told_from_dynamic_ones(detector: Detector) -> None:
     from litert_quantizer import Quantizer
     from litert_quantizer.qtyping import TFLOperationName

@@ -59,8 +59,8 @@ def test_the_floor_is_for_the_channels_that_were_never_trained(zoo: Detector, ra
         if count:
             raised[kernel.channels] = count
             assert (own[bounds[kernel.weights.name.decode()] > own] == 0).all()
-    boxes, classes = 6 * 4, 6 * len(zoo.spec.class_ids)
-    assert raised == {boxes: 4, classes: 90}
+    # The four untrained channels of the last box head have no bias either, so nothing of them can overflow.
+    assert raised == {6 * len(zoo.spec.class_ids): 90}
 
 
 @pytest.mark.parametrize("toolchain", TOOLCHAINS)
@@ -91,6 +91,16 @@ def average_precision(zoo: Detector, data: bytes, evaluation: tuple[ImageShard, 
     return score(ground_truth, merge([found])).statistics[0]
 
 
+@pytest.fixture(scope="module")
+def reference_ap(zoo: Detector, evaluation: tuple[ImageShard, dict[str, Any]]) -> float:
+    return average_precision(zoo, builder_of(Float32()).build(zoo, Float32(), None), evaluation)
+
+
+@pytest.mark.slow
+def test_the_float_detector_has_its_known_accuracy(reference_ap: float) -> None:
+    assert reference_ap == pytest.approx(0.2302, abs=0.002)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "scheme",
@@ -103,9 +113,11 @@ def average_precision(zoo: Detector, data: bytes, evaluation: tuple[ImageShard, 
     ids=lambda scheme: "-".join([scheme.name, *map(str, scheme.axes().values())]),
 )  # fmt: skip
 def test_every_scheme_keeps_the_accuracy(
-    zoo: Detector, ranges: dict[int, Ranges], evaluation: tuple[ImageShard, dict[str, Any]], scheme: Scheme
+    zoo: Detector,
+    ranges: dict[int, Ranges],
+    evaluation: tuple[ImageShard, dict[str, Any]],
+    reference_ap: float,
+    scheme: Scheme,
 ) -> None:
     data = builder_of(scheme).build(zoo, scheme, ranges.get(getattr(scheme, "calibration_images", 0)))
-    reference = average_precision(zoo, builder_of(Float32()).build(zoo, Float32(), None), evaluation)
-    assert reference == pytest.approx(0.2302, abs=0.002)
-    assert average_precision(zoo, data, evaluation) >= reference - BUDGET
+    assert average_precision(zoo, data, evaluation) >= reference_ap - BUDGET
