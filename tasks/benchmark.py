@@ -95,10 +95,15 @@ def benchmark(
         folder = Path(name)
         (folder / "reference").write_bytes(reference)
         (folder / "variant").write_bytes(variant)
-        arrays = {"pixels": images.pixels, "sizes": images.sizes, "anchors": anchors(spec)}
-        np.savez(folder / "arrays.npz", class_ids=np.array(spec.class_ids), **arrays)
-        job = {"settings": settings, "postprocessing": postprocessing, "options": options}
-        (folder / "job.json").write_text(json.dumps({key: asdict(value) for key, value in job.items()}))
+        np.savez(
+            folder / "arrays.npz",
+            pixels=images.pixels,
+            sizes=images.sizes,
+            anchors=anchors(spec),
+            class_ids=np.array(spec.class_ids),
+        )
+        job = {"settings": asdict(settings), "postprocessing": asdict(postprocessing), "options": asdict(options)}
+        (folder / "job.json").write_text(json.dumps(job))
         return _outcome(_run_process(folder, settings, options), folder)
 
 

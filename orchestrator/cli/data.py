@@ -97,17 +97,17 @@ def _print(console: "Console", report: "CheckReport", decode: bool) -> None:
 
 
 def _print_cases(console: "Console", title: str, cases: "tuple[Problem, ...]") -> None:
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.text import Text
 
     if not cases:
         return
     groups: dict[str, list[str]] = {}
     for case in cases:
         groups.setdefault(case.kind, []).append(case.message)
-    table = Table("kind", "count", "cases", title=title, title_justify="left", show_lines=True)
+    console.print(Text(f"{title}:", style="bold"))
     for kind, messages in groups.items():
         more = [f"and {len(messages) - EXAMPLES:,} more (--json shows all)"] if len(messages) > EXAMPLES else []
-        lines = "\n".join([*messages[:EXAMPLES], *more])
-        table.add_row(kind, f"{len(messages):,}", escape(lines))
-    console.print(table)
+        console.print(Text(f"  {kind}: {len(messages):,}"), soft_wrap=True)
+        for line in (*messages[:EXAMPLES], *more):
+            # Not wrapped: paths are what the user copies.
+            console.print(Text(f"    {line}"), soft_wrap=True)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -100,12 +99,6 @@ def _foreign_safetensors(place):
     return _sweep(place, GOOD)
 
 
-def _foreign_database(place):
-    with sqlite3.connect(place / "results.db") as connection:
-        connection.execute("CREATE TABLE alien (x)")
-    return _sweep(place, GOOD)
-
-
 MISTAKES = {
     "a missing spec": (lambda p: ("sweep", p / "none.yaml"), "there is no spec file"),
     "no spec": (lambda p: ("sweep",), "name a spec file"),
@@ -147,7 +140,7 @@ MISTAKES = {
     "a database that is text": (
         lambda p: (_write(p / "results.db", b"some text, long enough to be no header"), _sweep(p, GOOD))[1], "results.db",
     ),
-    "a database of another program": (_foreign_database, "results.db"),
+    "a database that is a folder": (lambda p: ("sweep", _sweep(p, GOOD)[1], "--db", p / "val"), "val"),
     "reading a missing database": (lambda p: ("results", "leaderboard", "--db", p / "results.db"), "results.db"),
     "a cluster that does not answer": (
         lambda p: (*_sweep(p, GOOD)[:-1], "127.0.0.1:1"), "no Ray cluster answers at '127.0.0.1:1'",
