@@ -19,6 +19,7 @@ IN_PROCESS = "in-process"
 LOCAL = "local"
 """The address that starts a Ray of one node for this command alone."""
 
+_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 _RETRIES = 2
 _CONNECT_SECONDS = 5
 
@@ -48,7 +49,8 @@ class RayExecutor:
         Args:
             address: As in `connect`, other than `in-process`.
         """
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         import ray
 
         _refuse_silent(address)

@@ -1,11 +1,12 @@
 """The in-process twin: the same interface without Ray, one task after the other."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cluster.executor import run_task, taken
-from cluster.lanes import Lane
+from cluster.lanes import TENSORFLOW, Lane
 
 
 @dataclass(eq=False)
@@ -29,6 +30,11 @@ class InProcessExecutor:
 
     cpus = 1
     is_here = True
+
+    def __init__(self) -> None:
+        """Gives this process the environment that a worker would have, where nothing else is set."""
+        for name, value in TENSORFLOW.environment.items():
+            os.environ.setdefault(name, value)
 
     def put(self, value: Any) -> _Promise:
         """Wraps a value; see `Executor.put`."""

@@ -1,6 +1,6 @@
 """Plans: a spec with its detector and image sets read and checked, and the keys of everything it asks for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -79,7 +79,7 @@ class Plan:
         return {
             "preprocessing": PREPROCESSING,
             "pillow": version("pillow"),
-            "architecture": self.detector.spec,
+            "architecture": key_of(replace(self.detector.spec, class_names=())),
             "postprocessing": self.spec.postprocessing,
             "runtime": settings.runtime,
             "runtime_version": runtime_of(settings.runtime).version(),

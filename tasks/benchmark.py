@@ -45,7 +45,7 @@ class BenchmarkOptions:
     target_half_width: float = 0.01
     """Measuring ends when half the width of the ratio's interval is at most this share of the ratio."""
 
-    min_pairs: int = 30
+    min_pairs: int = 50
     """Pairs timed before the interval is looked at, at least 2."""
 
     seed: int = 0

@@ -51,7 +51,9 @@ def main() -> None:
     print(f"quantsweep is {theirs / ours:.1f} times faster")
     print(f"{'variant':<64} {'AP':>7} {'textbook':>9}")
     for row in rows:
-        print(f"{row['variant']:<64} {row['ap'] if row['ap'] is not None else np.nan:7.4f} {textbook[row['variant']]:9.4f}")
+        print(
+            f"{row['variant']:<64} {row['ap'] if row['ap'] is not None else np.nan:7.4f} {textbook[row['variant']]:9.4f}"
+        )
 
 
 def _model(data: Path) -> Path:

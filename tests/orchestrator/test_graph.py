@@ -18,6 +18,7 @@ def _mistake():
 
 class _Recording(InProcessExecutor):
     def __init__(self):
+        super().__init__()
         self.order, self.most, self.open = [], 0, set()
 
     def submit(self, lane, stage, function, *arguments):

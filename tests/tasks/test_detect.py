@@ -111,6 +111,15 @@ def test_collapsed_outputs_with_every_score_above_the_threshold_give_one_box_a_c
     assert found[:, 5].tolist() == list(range(1, 91))
 
 
+def test_every_candidate_is_considered_once():
+    """At an IoU threshold of 1 nothing is suppressed, not even an equal box: doubles would show."""
+    random = np.random.default_rng(0)
+    scores = random.random((2000, 1)).astype(np.float32)
+    post = Postprocessing(score_threshold=0.0, iou_threshold=1.0, max_per_class=3000, max_per_image=3000)
+    found = detections_of(np.zeros((2000, 4), np.float32), scores, np.repeat(ANCHORS, 2000, 0), (1,), (9, 9), post)
+    np.testing.assert_array_equal(found[:, 4], np.sort(scores[:, 0])[::-1])
+
+
 def shard() -> DetectionShard:
     rows = np.array([[0, 1.1, 2.2, 3.3, 4.4, 0.9, 5], [2, 0.1, 0.2, 0.3, 0.4, 0.7, 90]], np.float32)
     return DetectionShard(np.array([139, 2**53 + 1, 7], np.int64), rows, 1.5, 0.5)
