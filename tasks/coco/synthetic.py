@@ -27,8 +27,8 @@ SIZES: tuple[tuple[int, int], ...] = (
 """(width, height) of the images in pixels; each scene draws one."""
 
 _JPEG_QUALITY = 92
-_CLUSTER_SHARE = 0.5
-_LEAST_VISIBLE = 0.7
+_CLUSTER_SHARE = 0.45
+_LEAST_VISIBLE = 0.8
 _MOST_IOU = 0.4
 _LEAST_CONTRAST = 90.0
 _SIDES: tuple[tuple[float, float], ...] = ((20.0, 31.0), (36.0, 92.0), (98.0, 150.0))

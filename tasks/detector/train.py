@@ -61,13 +61,13 @@ _FIRST_SCORE = 0.01
 class Recipe:
     """How a detector is trained."""
 
-    steps: int = 13000
+    steps: int = 12000
     """Number of updates."""
 
     seed: int = 0
     """Seed of the images, the first weights and the order of the batches."""
 
-    images: int = 8000
+    images: int = 10000
     """Number of distinct scenes; each is seen mirrored and with its colour channels swapped, too."""
 
     batch_size: int = 16

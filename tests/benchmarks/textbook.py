@@ -90,9 +90,10 @@ def _evaluate(model: bytes, detector: Detector, data: Path) -> float:
     annotations = data / "annotations" / "instances_val2017.json"
     for image in json.loads(annotations.read_text())["images"]:
         pixels, (width, height) = _read(data / "val2017" / image["file_name"], detector.spec.image_size)
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels)
+        details = interpreter.get_input_details()[0]
+        interpreter.set_tensor(details["index"], _quantized(pixels, details))
         interpreter.invoke()
-        outputs = [interpreter.get_tensor(item["index"])[0] for item in interpreter.get_output_details()]
+        outputs = [_real(interpreter.get_tensor(item["index"])[0], item) for item in interpreter.get_output_details()]
         boxes, scores = sorted(outputs, key=lambda array: array.shape[-1])
         for box, score, category in _suppress(_decode(boxes, places), scores, detector.spec.class_ids):
             top, left, bottom, right = (box * (height, width, height, width)).tolist()
@@ -107,6 +108,19 @@ def _evaluate(model: bytes, detector: Detector, data: Path) -> float:
         evaluation.accumulate()
         evaluation.summarize()
     return float(evaluation.stats[0])
+
+
+def _quantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    scale, zero_point = details["quantization"]
+    if scale == 0:
+        return values
+    limits = np.iinfo(details["dtype"])
+    return np.clip(np.round(values / scale + zero_point), limits.min, limits.max).astype(details["dtype"])
+
+
+def _real(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    scale, zero_point = details["quantization"]
+    return values if scale == 0 else (values.astype(np.float32) - zero_point) * np.float32(scale)
 
 
 def _decode(encoded: np.ndarray, places: np.ndarray) -> np.ndarray:
