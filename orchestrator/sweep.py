@@ -1,19 +1,21 @@
 """The sweep: every variant of a plan through the task graph, every result into the database as it comes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from cluster.executor import Executor, Ref
+from sqlalchemy import Engine
+
+from cluster.executor import Executor
 from cluster.lanes import BENCHMARK, LANES_BY_FRAMEWORK, LIGHT
 from orchestrator.graph import Graph
+from orchestrator.images import PreparedImages
 from orchestrator.plan import Plan
 from orchestrator.space import REFERENCE
+from results.queries import leaderboard
 from results.store import Store, SweepRecord, variant_key
 from tasks import steps
 from tasks.benchmark import BenchmarkOptions
-from tasks.coco.dataset import ImageFile
-from tasks.coco.preprocess import preprocess_shard, shard_files
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.host import this_host
 from tasks.identity import key_of
@@ -23,10 +25,7 @@ from tasks.quantize.schemes import Scheme
 from tasks.runtimes.base import runtime_of
 from tasks.types import Accuracy, Artifact, DetectionShard, Failure, Host, Latency, Variant
 
-SHARD_IMAGES = 64
-"""Most images of a shard."""
-
-_PREPROCESS, _CALIBRATE, _BUILD, _SCORE, _DETECT, _MEASURE = range(6)
+_CALIBRATE, _BUILD, _SCORE, _DETECT, _MEASURE = range(1, 6)
 
 
 class Observer(Protocol):
@@ -48,7 +47,7 @@ class Observer(Protocol):
 
 
 @dataclass
-class Progress:
+class _Run:
     """How far one variant is."""
 
     variant: Variant
@@ -83,15 +82,6 @@ class SweepOutcome:
     """Variants without a result."""
 
 
-@dataclass
-class _Images:
-    """Refs to preprocessed images."""
-
-    evaluation: list[Ref] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    samples: dict[int, list[Ref]] = field(default_factory=dict)
-
-
 def record_of(plan: Plan) -> SweepRecord:
     """Describes a plan to the database.
 
@@ -120,18 +110,18 @@ def record_of(plan: Plan) -> SweepRecord:
 class Sweep:
     """One run of a plan on an executor."""
 
-    def __init__(self, plan: Plan, store: Store, observer: Observer) -> None:
+    def __init__(self, plan: Plan, engine: Engine, observer: Observer) -> None:
         """Finds out what is left to do.
 
         Args:
             plan: What is to be done.
-            store: The database; the sweep must be able to write there.
+            engine: A database that can be written to, of `results.connect.open_database`.
             observer: Who wants to know.
         """
-        self._plan, self._store, self._observer = plan, store, observer
+        self._plan, self._engine, self._store, self._observer = plan, engine, Store(engine), observer
         self._record = record_of(plan)
         self.key = self._record.key
-        statuses = store.statuses(self.key)
+        statuses = self._store.statuses(self.key)
         self.unsettled = tuple(
             variant
             for variant, key in zip(plan.spec.space.variants, self._record.variant_keys, strict=True)
@@ -157,10 +147,13 @@ class Sweep:
         Raises:
             DataMistake: If an image is damaged.
         """
-        self._executor, self._graph, self._images = executor, Graph(executor), _Images()
+        self._executor, self._graph = executor, Graph(executor)
         variants = self._plan.spec.space.variants
         self._observer.began(len(variants), len(variants) - len(self.unsettled), len(self._plan.evaluation))
-        self._preprocess()
+        self._runs = {variant: _Run(variant, self._plan.request_key(variant.scheme)) for variant in self.unsettled}
+        self._reference = _Run(REFERENCE, self._plan.request_key(REFERENCE.scheme))
+        self._waiting_for_reference: list[_Run] = []
+        self._prepare_images()
         self._begin()
         self._host = self._benchmark_host()
         self._detector_ref = executor.put(self._plan.detector)
@@ -189,8 +182,6 @@ class Sweep:
         )
         store.begin_sweep(self._record)
 
-    # Images
-
     def _benchmark_host(self) -> Host:
         if self._executor.is_here:
             return this_host()
@@ -200,48 +191,19 @@ class Sweep:
         assert isinstance(host, Host), host
         return host
 
-    def _preprocess(self) -> None:
-        plan = self._plan
+    def _prepare_images(self) -> None:
+        """Preprocesses all images that will be needed; a damaged one ends the sweep before it begins."""
         self._observer.stage("preparing images")
-        for files in shard_files(plan.evaluation.images, _shard_size(len(plan.evaluation), self._executor.cpus)):
-            self._images.evaluation.append(self._prepared(files))
-            self._images.counts.append(len(files))
-        self._check("images to evaluate", self._images.evaluation)
-        self._runs = {variant: Progress(variant, plan.request_key(variant.scheme)) for variant in self.unsettled}
-        self._reference = Progress(REFERENCE, plan.request_key(REFERENCE.scheme))
-        self._waiting_for_reference: list[Progress] = []
-        seeds = {scheme.axes()["calibration_seed"]: scheme for scheme in self._schemes_to_calibrate()}
-        for seed, scheme in seeds.items():
-            self._sample(seed, self._sizes(scheme)[-1])
+        self._images = PreparedImages(self._plan, self._graph)
+        for run in self._runs.values():
+            axes = run.variant.scheme.axes()
+            if "calibration_seed" in axes and self._store.artifact_of(run.request_key) is None:
+                self._images.sample(axes["calibration_seed"], self._sizes(run.variant.scheme)[-1])
         self._graph.run()
-
-    def _schemes_to_calibrate(self) -> list[Scheme]:
-        """Schemes whose artifacts are not there yet and need representative images."""
-        schemes = [variant.scheme for variant in self._runs if "calibration_seed" in variant.scheme.axes()]
-        return [scheme for scheme in schemes if self._store.artifact_of(self._plan.request_key(scheme)) is None]
-
-    def _sample(self, seed: int, size: int) -> list[Ref]:
-        if seed not in self._images.samples:
-            files = self._plan.sample(seed, size)
-            refs = [self._prepared(part) for part in shard_files(files, SHARD_IMAGES)]
-            self._check(f"images of seed {seed}", refs)
-            self._images.samples[seed] = refs
-        return self._images.samples[seed]
-
-    def _prepared(self, files: tuple[ImageFile, ...]) -> Ref:
-        cache = f"{self._plan.storage.url}/images" if self._plan.storage.is_local else None
-        size = self._plan.detector.spec.image_size
-        return self._executor.submit(LIGHT, "preprocess", preprocess_shard, files, size, cache)
-
-    def _check(self, key: str, refs: list[Ref]) -> None:
-        # Only a small task's result comes to the driver; the pixels stay in the object store.
-        self._graph.once(
-            key, _PREPROCESS, LIGHT, "preprocess", steps.shard_key, *refs, then=lambda result: None,
-        )  # fmt: skip
 
     # Artifacts
 
-    def _request(self, run: Progress) -> None:
+    def _request(self, run: _Run) -> None:
         known = self._store.artifact_of(run.request_key)
         if known is not None:
             self._take_artifact(run, known)
@@ -263,7 +225,7 @@ class Sweep:
         key = key_of("calibrate", builder.calibrate.__module__, builder.calibrate.__qualname__, seed)
         self._graph.once(
             key, _CALIBRATE, lane, "calibrate", steps.calibrate_sample, self._detector_ref, scheme, sizes,
-            *self._sample(seed, sizes[-1]), then=build,
+            *self._images.sample(seed, sizes[-1]), then=build,
         )  # fmt: skip
 
     def _sizes(self, scheme: Scheme) -> tuple[int, ...]:
@@ -271,7 +233,7 @@ class Sweep:
         seed = scheme.axes()["calibration_seed"]
         return tuple(sorted({axes["calibration_images"] for axes in all_axes if axes.get("calibration_seed") == seed}))
 
-    def _take_built(self, run: Progress, result: steps.Built | Failure) -> None:
+    def _take_built(self, run: _Run, result: steps.Built | Failure) -> None:
         if isinstance(result, Failure):
             self._store.put_failure(run.request_key, result)
             self._take_artifact(run, result)
@@ -282,7 +244,7 @@ class Sweep:
         )
         self._take_artifact(run, result.artifact)
 
-    def _take_artifact(self, run: Progress, result: Artifact | Failure) -> None:
+    def _take_artifact(self, run: _Run, result: Artifact | Failure) -> None:
         if isinstance(result, Failure):
             run.failure = (run.request_key, result)
         else:
@@ -302,7 +264,7 @@ class Sweep:
 
     # Accuracy
 
-    def _evaluate(self, run: Progress) -> None:
+    def _evaluate(self, run: _Run) -> None:
         assert run.artifact is not None
         run.accuracy_key = self._plan.accuracy_key(run.artifact, run.variant.settings)
         known = self._store.accuracy_of(run.accuracy_key)
@@ -329,7 +291,7 @@ class Sweep:
                 then=partial(take, count),
             )  # fmt: skip
 
-    def _take_scored(self, run: Progress, result: Accuracy | Failure) -> None:
+    def _take_scored(self, run: _Run, result: Accuracy | Failure) -> None:
         assert run.artifact is not None and run.accuracy_key is not None
         if isinstance(result, Failure):
             self._store.put_failure(run.accuracy_key, result)
@@ -338,7 +300,7 @@ class Sweep:
             self._store.put_accuracy(run.accuracy_key, run.artifact.sha256, fingerprint, result, settings)
         self._take_accuracy(run, result)
 
-    def _take_accuracy(self, run: Progress, result: Accuracy | Failure) -> None:
+    def _take_accuracy(self, run: _Run, result: Accuracy | Failure) -> None:
         assert run.accuracy_key is not None
         if isinstance(result, Failure):
             run.failure = run.failure or (run.accuracy_key, result)
@@ -348,7 +310,7 @@ class Sweep:
 
     # Latency
 
-    def _measure(self, run: Progress) -> None:
+    def _measure(self, run: _Run) -> None:
         reference, plan = self._reference, self._plan
         if reference.artifact is None:
             assert reference.failure is not None
@@ -370,7 +332,7 @@ class Sweep:
             self._images.evaluation[0], then=lambda result: self._take_measured(run, result),
         )  # fmt: skip
 
-    def _take_measured(self, run: Progress, result: steps.Measured | Failure) -> None:
+    def _take_measured(self, run: _Run, result: steps.Measured | Failure) -> None:
         assert run.latency_key is not None and run.artifact is not None and self._reference.artifact is not None
         if isinstance(result, Failure):
             self._store.put_failure(run.latency_key, result)
@@ -383,7 +345,7 @@ class Sweep:
         )
         self._take_latency(run, result.latency)
 
-    def _take_latency(self, run: Progress, result: Latency | Failure) -> None:
+    def _take_latency(self, run: _Run, result: Latency | Failure) -> None:
         assert run.latency_key is not None
         if isinstance(result, Failure):
             run.failure = run.failure or (run.latency_key, result)
@@ -393,12 +355,12 @@ class Sweep:
 
     # Settling
 
-    def _awaited(self, run: Progress) -> None:
+    def _awaited(self, run: _Run) -> None:
         run.awaited -= 1
         if run.awaited == 0:
             self._settle(run)
 
-    def _settle(self, run: Progress) -> None:
+    def _settle(self, run: _Run) -> None:
         failure_key, failure = run.failure if run.failure else (None, None)
         self._store.settle_variant(
             self.key,
@@ -413,37 +375,33 @@ class Sweep:
 
     def _confirm_best(self) -> None:
         """Scores the reference and the fastest feasible variant again with the reference scorer."""
-        scored = [run for run in self._runs.values() if run.accuracy and run.latency]
-        base = next((run.accuracy for run in scored if run.variant == REFERENCE), None)
-        budget = self._plan.spec.budget
-        if base is not None and budget is not None:
-            scored = [run for run in scored if run.accuracy and budget.allows(run.accuracy.statistics, base.statistics)]
-        best = min(scored, key=lambda run: run.latency.ratio if run.latency else 0.0, default=None)
-        chosen = [run for run in self._runs.values() if run.accuracy and (run is best or run.variant == REFERENCE)]
-        for run in chosen:
-            assert run.accuracy_key is not None
-            if self._store.confirmed_by(run.accuracy_key) is None:
-                self._confirm(run)
+        rows = [row for row in leaderboard(self._engine, self.key) if row["status"] == "done"]
+        allowed = [row for row in rows if row["feasible"] is not False]
+        best = min(allowed, key=lambda row: row["latency_ratio"], default=None)
+        chosen = {
+            row["variant_key"] for row in rows if row["confirmed_by"] is None and (row is best or row["is_reference"])
+        }
+        for variant, key in zip(self._plan.spec.space.variants, self._record.variant_keys, strict=True):
+            if key in chosen:
+                self._confirm(variant, key)
         self._graph.run()
 
-    def _confirm(self, run: Progress) -> None:
-        key = run.accuracy_key
-        assert key is not None
+    def _confirm(self, variant: Variant, key: str) -> None:
+        request_key = self._plan.request_key(variant.scheme)
+        artifact = self._store.artifact_of(request_key)
+        assert isinstance(artifact, Artifact)
+        accuracy_key = self._plan.accuracy_key(artifact, variant.settings)
 
         def take(result: str | Failure) -> None:
             if isinstance(result, Failure):
-                self._store.put_failure(key, result)
-                run.failure = (key, result)
-                self._settle(run)
+                failure_key = key_of("confirmation", accuracy_key)
+                self._store.put_failure(failure_key, result)
+                self._store.settle_variant(self.key, key, "failed", request_key=request_key, failure_key=failure_key)
+                self._observer.settled(variant, None, None, result)
             else:
-                self._store.confirm_accuracy(key, result)
+                self._store.confirm_accuracy(accuracy_key, result)
 
         self._graph.once(
-            f"confirm {key}", _SCORE, LIGHT, "score", steps.confirm, self._plan.storage, self._truth_ref, run.accuracy,
-            then=take,
+            f"confirm {accuracy_key}", _SCORE, LIGHT, "score", steps.confirm, self._plan.storage, self._truth_ref,
+            self._store.accuracy_of(accuracy_key), then=take,
         )  # fmt: skip
-
-
-def _shard_size(images: int, cpus: int) -> int:
-    """Enough shards to keep every CPU busy with one variant, none larger than `SHARD_IMAGES`."""
-    return max(1, min(SHARD_IMAGES, -(-images // max(cpus, 1))))

@@ -81,11 +81,10 @@ def sweep_and_show(spec: "Spec", db: str, artifacts: str, address: str, as_json:
     from orchestrator.sweep import Sweep
     from results import queries
     from results.connect import database_for_results
-    from results.store import Store
 
     plan = _prepared(spec, artifacts)
     with database_for_results(db) as engine, closing(open_view()) as view:
-        running = Sweep(plan, Store(engine), view)
+        running = Sweep(plan, engine, view)
         if running.unsettled:
             _run(running, address)
         else:

@@ -110,16 +110,19 @@ MISTAKES = {
     "a missing detector": (lambda p: _sweep(p, GOOD.replace("detector.s", "none.s")), "there is no detector file"),
     "a detector that is text": (lambda p: _bad_detector(p, b"hello, world"), "is not a safetensors file"),
     "a truncated detector": (
-        lambda p: _bad_detector(p, (p / "detector.safetensors").read_bytes()[:5000]), "is not a safetensors file",
+        lambda p: _bad_detector(p, (p / "detector.safetensors").read_bytes()[:5000]),
+        "is not a safetensors file",
     ),
     "a foreign safetensors file": (_foreign_safetensors, "is a safetensors file but not a detector"),
     "a missing image folder": (lambda p: _sweep(p, GOOD.replace("val/images", "nowhere")), "nowhere"),
     "missing annotations": (lambda p: _sweep(p, GOOD.replace("annotations.json", "none.json")), "none.json"),
     "no annotations": (
-        lambda p: _sweep(p, HEAD + "evaluation: {images: val/images}\n" + SPACE), "have no annotations",
+        lambda p: _sweep(p, HEAD + "evaluation: {images: val/images}\n" + SPACE),
+        "have no annotations",
     ),
     "annotations that are not JSON": (
-        lambda p: (_write(p / "val" / "annotations.json", b"{"), _sweep(p, GOOD))[1], "annotations",
+        lambda p: (_write(p / "val" / "annotations.json", b"{"), _sweep(p, GOOD))[1],
+        "annotations",
     ),
     "annotations that are not COCO": (lambda p: _annotations(p, lambda content: {"hello": 1}), "'images'"),
     "annotations of another folder": (lambda p: _annotations(p, _other_files), "every listed image must be"),
@@ -135,22 +138,25 @@ MISTAKES = {
         "calibration_images is 99, but the calibration set",
     ),
     "a database in a missing folder": (
-        lambda p: ("sweep", _sweep(p, GOOD)[1], "--db", p / "none" / "results.db", "--artifacts", p / "artifacts"), "none",
+        lambda p: ("sweep", _sweep(p, GOOD)[1], "--db", p / "none" / "results.db", "--artifacts", p / "artifacts"),
+        "none",
     ),
     "a database that is text": (
-        lambda p: (_write(p / "results.db", b"some text, long enough to be no header"), _sweep(p, GOOD))[1], "results.db",
+        lambda p: (_write(p / "results.db", b"some text, long enough to be no header"), _sweep(p, GOOD))[1],
+        "results.db",
     ),
     "a database that is a folder": (lambda p: ("sweep", _sweep(p, GOOD)[1], "--db", p / "val"), "val"),
     "reading a missing database": (lambda p: ("results", "leaderboard", "--db", p / "results.db"), "results.db"),
     "a cluster that does not answer": (
-        lambda p: (*_sweep(p, GOOD)[:-1], "127.0.0.1:1"), "no Ray cluster answers at '127.0.0.1:1'",
+        lambda p: (*_sweep(p, GOOD)[:-1], "127.0.0.1:1"),
+        "no Ray cluster answers at '127.0.0.1:1'",
     ),
     "importing nothing": (lambda p: _import(p / "none.tflite", p), "none.tflite"),
     "importing text": (lambda p: _import(_write(p / "a.tflite", b"no model at all, just text"), p), "a.tflite"),
     "importing an image folder": (lambda p: _import(p / "val" / "images", p), "images"),
     "showing what is not a detector": (lambda p: ("model", "show", p / "spec.yaml"), "spec.yaml"),
     "checking a missing set": (lambda p: ("data", "check", p / "nowhere"), "nowhere"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MISTAKES)

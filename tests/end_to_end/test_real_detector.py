@@ -11,7 +11,6 @@ from orchestrator.spec import load_spec
 from orchestrator.sweep import Sweep
 from results import queries
 from results.connect import open_database
-from results.store import Store
 from tasks.coco.preprocess import preprocess_shard
 from tasks.detect import detect_shard
 from tasks.detector.weights import Detector
@@ -49,7 +48,7 @@ def place(reference_data, tmp_path_factory):
 def rows(place, ray_executor):
     plan = _prepared(load_spec(place / "spec.yaml"), str(place / "artifacts"))
     engine = open_database(str(place / "results.db"))
-    outcome = Sweep(plan, Store(engine), PlainProgress()).run(ray_executor)
+    outcome = Sweep(plan, engine, PlainProgress()).run(ray_executor)
     assert outcome.failed == 0
     return {row["variant"]: row for row in queries.leaderboard(engine, outcome.sweep_key)}
 

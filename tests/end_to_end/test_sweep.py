@@ -17,15 +17,26 @@ from orchestrator.spec import load_spec
 from orchestrator.sweep import Sweep
 from results import queries
 from results.connect import open_database
-from results.store import Store
 from tests.command import quantsweep, start_quantsweep
 
 SPACE = """
   - {scheme: [float16, dynamic_int8]}
   - {scheme: static_int8, toolchain: [converter, litert_quantizer], calibration_images: [2, 8]}
 """
-STATISTICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100", "ar_small", "ar_medium",
-              "ar_large")  # fmt: skip
+STATISTICS = (
+    "ap",
+    "ap50",
+    "ap75",
+    "ap_small",
+    "ap_medium",
+    "ap_large",
+    "ar1",
+    "ar10",
+    "ar100",
+    "ar_small",
+    "ar_medium",
+    "ar_large",
+)
 TIMES = ("latency", "reference_ms", "postprocessing_ms", "load_ms", "confirmed_by", "host")
 """Starts of the columns that depend on the clock: the fastest variant, which is confirmed, does so too."""
 
@@ -41,8 +52,11 @@ def swept(world, tmp_path_factory):
 
 
 def _sweep(spec, folder, executor):
-    sweep = Sweep(_prepared(load_spec(spec), str(folder / "artifacts")), Store(open_database(str(folder / "results.db"))),
-                  PlainProgress())  # fmt: skip
+    sweep = Sweep(
+        _prepared(load_spec(spec), str(folder / "artifacts")),
+        open_database(str(folder / "results.db")),
+        PlainProgress(),
+    )
     return sweep.run(executor) if sweep.unsettled else None
 
 
@@ -50,8 +64,20 @@ def test_every_variant_ends_with_an_accuracy_and_a_latency(swept):
     _, rows, _ = swept
     assert len(rows) == 7
     assert all(row["status"] == "done" and row["ap"] is not None and row["latency_ratio"] > 0 for row in rows)
-    assert {"variant", "runtime", "scheme", "toolchain", "granularity", "calibration_images", "threads", "ap_loss",
-            "size_bytes", "compressed_bytes", "artifact_sha256", "feasible"} <= rows[0].keys()  # fmt: skip
+    assert {
+        "variant",
+        "runtime",
+        "scheme",
+        "toolchain",
+        "granularity",
+        "calibration_images",
+        "threads",
+        "ap_loss",
+        "size_bytes",
+        "compressed_bytes",
+        "artifact_sha256",
+        "feasible",
+    } <= rows[0].keys()
 
 
 def test_what_happens_is_told_in_plain_lines(swept):

@@ -18,7 +18,8 @@ calibration: {images: train}
 budget: {max_loss: 0.01}
 space:
   - {scheme: [float16, dynamic_int8]}
-  - {scheme: static_int8, toolchain: litert_quantizer, granularity: [per_channel, per_tensor], calibration_images: [8, 32]}
+  - {scheme: static_int8, toolchain: litert_quantizer, granularity: [per_channel, per_tensor],
+     calibration_images: [8, 32]}
 latency: {threads: [1, 2], max_seconds: 3.5}
 """
 
@@ -33,8 +34,11 @@ def test_a_block_is_the_product_of_its_lists_and_blocks_add_up():
     assert variants[0] == REFERENCE
     static = [each.scheme for each in variants if isinstance(each.scheme, StaticInt8) and each.settings.threads == 2]
     assert [(each.granularity, each.calibration_images) for each in static] == [
-        ("per_channel", 8), ("per_channel", 32), ("per_tensor", 8), ("per_tensor", 32),
-    ]  # fmt: skip
+        ("per_channel", 8),
+        ("per_channel", 32),
+        ("per_tensor", 8),
+        ("per_tensor", 32),
+    ]
     assert all(each.toolchain == "litert_quantizer" and each.calibration_seed == 0 for each in static)
 
 
@@ -87,9 +91,13 @@ space:
         _parse(text)
     message = str(caught.value)
     assert message.startswith("spec.yaml has 5 problems:")
-    for line in ("line 1: `name`", "line 4: unknown key `colour`; choices: name, detector",
-                 "line 6: unknown scheme 'static_int4' (did you mean static_int8?)",
-                 "line 7: granularity is 'per_row'; choices: per_channel, per_tensor", "line 8: `scheme` is an empty list"):  # fmt: skip
+    for line in (
+        "line 1: `name`",
+        "line 4: unknown key `colour`; choices: name, detector",
+        "line 6: unknown scheme 'static_int4' (did you mean static_int8?)",
+        "line 7: granularity is 'per_row'; choices: per_channel, per_tensor",
+        "line 8: `scheme` is an empty list",
+    ):
         assert line in message
 
 
@@ -118,10 +126,12 @@ WRONG_SPECS = {
         "`calibration_images` is 'many'; it must be a whole number",
     ),
     "no calibration images": (
-        HEAD + "space: [{scheme: static_int8, calibration_images: 0}]", "calibration_images is 0; it must be at least 1",
+        HEAD + "space: [{scheme: static_int8, calibration_images: 0}]",
+        "calibration_images is 0; it must be at least 1",
     ),
     "a static scheme without calibration": (
-        "name: x\ndetector: demo\nevaluation: demo\nspace: [{scheme: static_int8}]", "need calibration images",
+        "name: x\ndetector: demo\nevaluation: demo\nspace: [{scheme: static_int8}]",
+        "need calibration images",
     ),
     "two budgets": (
         HEAD + "budget: {max_loss: 0.1, max_relative_loss: 0.1}\nspace: [{scheme: float16}]",
@@ -129,14 +139,15 @@ WRONG_SPECS = {
     ),
     "a budget out of range": (HEAD + "budget: {max_loss: 2}\nspace: [{scheme: float16}]", "`budget.max_loss` is 2"),
     "an unknown metric": (
-        HEAD + "budget: {metric: F1, max_loss: 0.1}\nspace: [{scheme: float16}]", "'AP', 'AP50' or 'AP75'",
+        HEAD + "budget: {metric: F1, max_loss: 0.1}\nspace: [{scheme: float16}]",
+        "'AP', 'AP50' or 'AP75'",
     ),
     "zero threads": (HEAD + "latency: {threads: [0]}\nspace: [{scheme: float16}]", "`latency.threads.0` is 0"),
     "a key of a section misspelt": (
         HEAD + "latency: {max_second: 3}\nspace: [{scheme: float16}]",
         "unknown key `latency.max_second`; choices: threads, max_seconds",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG_SPECS)

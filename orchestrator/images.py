@@ -1,0 +1,60 @@
+"""Images of a plan, preprocessed once by tasks and kept in the object store."""
+
+from cluster.executor import Ref
+from cluster.lanes import LIGHT
+from orchestrator.graph import Graph
+from orchestrator.plan import Plan
+from tasks import steps
+from tasks.coco.dataset import ImageFile
+from tasks.coco.preprocess import preprocess_shard, shard_files
+
+SHARD_IMAGES = 64
+"""Most images of a shard."""
+
+_PRIORITY = 0
+
+
+class PreparedImages:
+    """Refs to shards of preprocessed images; the pixels never come to the driver."""
+
+    def __init__(self, plan: Plan, graph: Graph) -> None:
+        """Starts preprocessing the evaluation images.
+
+        Args:
+            plan: What is to be done.
+            graph: Where the work goes; a damaged image ends its next `run` with a `DataMistake`.
+        """
+        self._plan, self._graph = plan, graph
+        self._samples: dict[int, list[Ref]] = {}
+        files = shard_files(plan.evaluation.images, _shard_size(len(plan.evaluation), graph.executor.cpus))
+        self.counts = [len(part) for part in files]
+        self.evaluation = self._prepared("images to evaluate", files)
+
+    def sample(self, seed: int, size: int) -> list[Ref]:
+        """Preprocesses a calibration sample, once a seed.
+
+        Args:
+            seed: Seed of the sample.
+            size: Number of images; smaller samples of the seed are its beginning.
+
+        Returns:
+            Refs to shards, in the order of the sample.
+        """
+        if seed not in self._samples:
+            files = shard_files(self._plan.sample(seed, size), SHARD_IMAGES)
+            self._samples[seed] = self._prepared(f"images of seed {seed}", files)
+        return self._samples[seed]
+
+    def _prepared(self, key: str, shards: tuple[tuple[ImageFile, ...], ...]) -> list[Ref]:
+        storage, size = self._plan.storage, self._plan.detector.spec.image_size
+        cache = f"{storage.url}/images" if storage.is_local else None
+        submit = self._graph.executor.submit
+        refs = [submit(LIGHT, "preprocess", preprocess_shard, files, size, cache) for files in shards]
+        # Its small result comes to the driver in place of the pixels, or the mistake that was found in them.
+        self._graph.once(key, _PRIORITY, LIGHT, "preprocess", steps.shard_key, *refs, then=lambda result: None)
+        return refs
+
+
+def _shard_size(images: int, cpus: int) -> int:
+    """Enough shards to keep every CPU busy with one variant, none larger than `SHARD_IMAGES`."""
+    return max(1, min(SHARD_IMAGES, -(-images // max(cpus, 1))))
