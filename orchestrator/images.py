@@ -5,7 +5,7 @@ from cluster.lanes import LIGHT
 from orchestrator.graph import Graph
 from orchestrator.plan import Plan
 from tasks import steps
-from tasks.coco.dataset import ImageFile
+from tasks.coco.image_file import ImageFile
 from tasks.coco.preprocess import preprocess_shard, shard_files
 
 SHARD_IMAGES = 64

@@ -8,7 +8,8 @@ from typing import Any
 
 from orchestrator.demo import demo_calibration, demo_evaluation
 from orchestrator.spec import ImageSet, Spec
-from tasks.coco.dataset import Dataset, ImageFile, calibration_order, load_dataset, refuse_overlap
+from tasks.coco.dataset import Dataset, calibration_order, load_dataset, refuse_overlap
+from tasks.coco.image_file import ImageFile
 from tasks.coco.preprocess import PREPROCESSING
 from tasks.detector.demo import demo_detector
 from tasks.detector.weights import Detector

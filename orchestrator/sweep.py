@@ -13,7 +13,8 @@ from orchestrator.images import PreparedImages
 from orchestrator.plan import Plan
 from orchestrator.space import REFERENCE
 from results.queries import leaderboard
-from results.store import Store, SweepRecord, variant_key
+from results.store import Store
+from results.sweep_record import SweepRecord, variant_key
 from tasks import steps
 from tasks.benchmark import BenchmarkOptions
 from tasks.detector.ssd_mobilenet_v1 import layers

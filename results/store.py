@@ -1,18 +1,16 @@
 """The one writer: every result in one transaction, every write an upsert on its key."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any, Literal
 
-from sqlalchemy import Boolean, Connection, Double, Engine, Integer, Table, Text, delete, select, update
+from sqlalchemy import Connection, Engine, Table, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 
 from results.connect import mistake_of
+from results.rows import audit_json, fields_in, plain, row_of, sweep_row, variant_row
 from results.schema import (
     STATISTICS,
     accuracies,
@@ -28,9 +26,10 @@ from results.schema import (
     sweeps,
     variants,
 )
+from results.sweep_record import SweepRecord
 from tasks.errors import AuditMismatch, InferenceFailed, QuantizationFailed, ScoringFailed, UnsupportedScheme
-from tasks.identity import canonical, key_of
-from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency, Variant
+from tasks.identity import canonical
+from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency
 
 KEPT_FAILURES: frozenset[str] = frozenset(
     error.reason for error in (UnsupportedScheme, QuantizationFailed, AuditMismatch, InferenceFailed, ScoringFailed)
@@ -38,77 +37,6 @@ KEPT_FAILURES: frozenset[str] = frozenset(
 """Reasons that follow from the key alone: the same request fails the same way again, so a rerun keeps the failure.
 All others (`worker_lost`, `unexpected_error`, `benchmark_failed`, `artifact_unreadable`) depend on the machine or the
 moment: the store answers as if the key had never been asked for, and a rerun tries again."""
-
-
-def variant_key(detector_sha256: str, variant: Variant) -> str:
-    """Returns the key of a variant of a detector."""
-    return key_of("variant", detector_sha256, variant.scheme.name, variant)
-
-
-@dataclass(frozen=True)
-class SweepRecord:
-    """What is swept. Equal records (but for `artifacts_url`) are the same sweep."""
-
-    name: str
-    """Name given in the spec."""
-
-    spec: str
-    """Text of the spec file."""
-
-    detector_sha256: str
-    """The detector."""
-
-    dataset_fingerprint: str
-    """The evaluation set."""
-
-    variants: Sequence[Variant]
-    """The list, in order, without repeats, with the reference."""
-
-    reference: Variant
-    """The variant that losses refer to."""
-
-    artifacts_url: str
-    """Where the artifacts are kept."""
-
-    provenance: Mapping[str, Any]
-    """Seeds, calibration images, versions: plain values that the results depend on."""
-
-    budget_metric: str | None = None
-    """A COCO statistic such as `AP` or `ap_small`, upper or lower case; None for no budget."""
-
-    budget_max_loss: float | None = None
-    """Largest loss allowed, with `budget_metric`."""
-
-    budget_relative: bool = False
-    """Whether that is a share of the reference's value instead of points in [0, 1]."""
-
-    def __post_init__(self) -> None:
-        """Checks the reference and the budget."""
-        if self.reference not in self.variants:
-            raise ValueError(f"the reference {self.reference.label} is not among the variants")
-        metric = self.budget_metric
-        if metric is not None and (metric.lower() not in STATISTICS or self.budget_max_loss is None):
-            raise ValueError(f"no budget of {self.budget_max_loss} on {metric!r}; metrics: {', '.join(STATISTICS)}")
-
-    @property
-    def budget(self) -> tuple[str | None, float | None, bool | None]:
-        """Metric, limit and whether it is relative, as they are stored."""
-        if self.budget_metric is None:
-            return None, None, None
-        return self.budget_metric.lower(), self.budget_max_loss, self.budget_relative
-
-    @property
-    def variant_keys(self) -> list[str]:
-        """Keys of the variants, in order."""
-        return [variant_key(self.detector_sha256, variant) for variant in self.variants]
-
-    @cached_property
-    def key(self) -> str:
-        """Names the sweep."""
-        return key_of(
-            "sweep", self.name, self.spec, self.detector_sha256, self.dataset_fingerprint, self.provenance,
-            self.variant_keys, self.budget,
-        )  # fmt: skip
 
 
 class Store:
@@ -168,26 +96,11 @@ class Store:
         Returns:
             The sweep's key. Variants that were settled before keep their status.
         """
-        now, keys = datetime.now(UTC), sweep.variant_keys
-        row = {
-            "key": sweep.key,
-            "name": sweep.name,
-            "spec": sweep.spec,
-            "detector_sha256": sweep.detector_sha256,
-            "dataset_fingerprint": sweep.dataset_fingerprint,
-            "provenance": canonical(sweep.provenance),
-            **dict(zip(("budget_metric", "budget_max_loss", "budget_relative"), sweep.budget, strict=True)),
-            "reference_variant_key": variant_key(sweep.detector_sha256, sweep.reference),
-            "artifacts_url": sweep.artifacts_url,
-            "started_at": now,
-            "resumed_at": now,
-            "finished_at": None,
-        }
         with self._write() as connection:
             for variant in sweep.variants:
-                _upsert(connection, variants, _variant_row(sweep.detector_sha256, variant))
-            _upsert(connection, sweeps, row, keep=("started_at",))
-            for position, each in enumerate(keys):
+                _upsert(connection, variants, variant_row(sweep.detector_sha256, variant))
+            _upsert(connection, sweeps, sweep_row(sweep, datetime.now(UTC)), keep=("started_at",))
+            for position, each in enumerate(sweep.variant_keys):
                 member = {"sweep_key": sweep.key, "variant_key": each, "position": position, "status": "pending"}
                 _upsert(connection, sweep_variants, member, keep=("status",))
         return sweep.key
@@ -212,8 +125,8 @@ class Store:
             build_seconds: Wall time of the build.
         """
         shares = artifact.audit.mac_share
-        row = _row_of(artifact, artifacts) | {
-            "audit": _audit_json(artifact.audit),
+        row = row_of(artifact, artifacts) | {
+            "audit": audit_json(artifact.audit),
             "int8_mac_share": shares.get("int8", 0.0) + shares.get("dynamic_int8", 0.0),
         }
         request = {
@@ -240,7 +153,7 @@ class Store:
             accuracy: The scores.
             settings: Preprocessing, postprocessing and versions: dataclasses or plain values.
         """
-        row = _row_of(accuracy, accuracies) | {
+        row = row_of(accuracy, accuracies) | {
             "key": key,
             "artifact_sha256": artifact_sha256,
             "dataset_fingerprint": dataset_fingerprint,
@@ -283,7 +196,7 @@ class Store:
             host: The machine.
             latency: The measurement.
         """
-        row = _row_of(latency, latencies) | {
+        row = row_of(latency, latencies) | {
             "key": key,
             "structure_sha256": structure_sha256,
             "settings": canonical(settings),
@@ -303,7 +216,7 @@ class Store:
             failure: What happened.
         """
         with self._write() as connection:
-            row = _row_of(failure, failure_records) | {"key": key, "created_at": datetime.now(UTC)}
+            row = row_of(failure, failure_records) | {"key": key, "created_at": datetime.now(UTC)}
             _upsert(connection, failure_records, row)
 
     def settle_variant(
@@ -384,7 +297,7 @@ class Store:
             row = connection.execute(query).mappings().one_or_none()
             if row is None:
                 return _kept_failure(connection, request_key)
-        return Artifact(**_fields(Artifact, row) | {"audit": Audit(**row["audit"])})
+        return Artifact(**fields_in(Artifact, row) | {"audit": Audit(**row["audit"])})
 
     def accuracy_of(self, key: str) -> Accuracy | Failure | None:
         """Finds what an evaluation gave.
@@ -402,7 +315,7 @@ class Store:
                 return _kept_failure(connection, key)
             class_ap = {each.category_id: each.ap for each in connection.execute(by_class)}
         statistics = tuple(row[name] for name in STATISTICS)
-        return Accuracy(**_fields(Accuracy, row), statistics=statistics, class_ap=class_ap)
+        return Accuracy(**fields_in(Accuracy, row), statistics=statistics, class_ap=class_ap)
 
     def confirmed_by(self, accuracy_key: str) -> str | None:
         """Returns the reference scorer that confirmed an accuracy, or None."""
@@ -426,7 +339,7 @@ class Store:
             if row is None:
                 return _kept_failure(connection, key)
         samples = tuple((reference, variant) for reference, variant in row["samples_ms"])
-        return Latency(**_fields(Latency, row) | {"samples_ms": samples})
+        return Latency(**fields_in(Latency, row) | {"samples_ms": samples})
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
@@ -445,72 +358,17 @@ class Store:
             raise mistake_of(self._engine, error) from error
 
 
-def _variant_row(detector_sha256: str, variant: Variant) -> dict[str, Any]:
-    axes = variant.scheme.axes()
-    return {
-        "key": variant_key(detector_sha256, variant),
-        "detector_sha256": detector_sha256,
-        "label": variant.label,
-        "runtime": variant.settings.runtime,
-        "scheme": variant.scheme.name,
-        "toolchain": variant.scheme.toolchain,
-        **{axis: axes.get(axis) for axis in ("granularity", "calibration_images", "calibration_seed")},
-        "threads": variant.settings.threads,
-        "scheme_json": {"name": variant.scheme.name, **axes},
-        "settings_json": _fields_of(variant.settings),
-    }
-
-
-def _audit_json(audit: Audit) -> dict[str, Any]:
-    content = _fields_of(audit)
-    for name in ("mac_share", "weight_share"):
-        content[name] = {kind: float(share) for kind, share in content[name].items()}
-    content["operators"] = {name: int(number) for name, number in content["operators"].items()}
-    return content
-
-
 def _kept_failure(connection: Connection, key: str) -> Failure | None:
     row = connection.execute(select(failure_records).where(failure_records.c.key == key)).mappings().one_or_none()
     if row is None or row["reason"] not in KEPT_FAILURES:
         return None
-    return Failure(**_fields(Failure, row))
-
-
-def _fields_of(value: Any) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in fields(value)}
-
-
-def _row_of(value: Any, table: Table) -> dict[str, Any]:
-    return {name: item for name, item in _fields_of(value).items() if name in table.c}
-
-
-def _fields(kind: type, row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {field.name: row[field.name] for field in fields(kind) if field.name in row}
-
-
-def _plain(table: Table, name: str, value: Any) -> Any:
-    # NumPy's scalars pass for numbers everywhere but in drivers, which store them as bytes or refuse them.
-    kind = table.c[name].type
-    if value is None:
-        return None
-    if isinstance(kind, Boolean):
-        return bool(value)
-    if isinstance(kind, Integer):
-        return int(value)
-    if isinstance(kind, Double):
-        if not math.isfinite(value):
-            raise ValueError(f"{table.name}.{name} is {value}; it must be finite")
-        return float(value)
-    if isinstance(kind, Text) and isinstance(value, str):
-        # PostgreSQL's text holds neither NUL nor halves of surrogate pairs; logs of crashed tools may.
-        return value.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
-    return value
+    return Failure(**fields_in(Failure, row))
 
 
 def _upsert(connection: Connection, table: Table, row: dict[str, Any], keep: Sequence[str] = ()) -> None:
     # The two dialects' statements have no common type, though the same methods.
     insert: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table).values({name: _plain(table, name, value) for name, value in row.items()})
+    statement = insert(table).values({name: plain(table, name, value) for name, value in row.items()})
     keys = [column.name for column in table.primary_key]
     changed = {name: statement.excluded[name] for name in row if name not in (*keys, *keep)}
     connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))

@@ -192,5 +192,3 @@ def _first(shard: ImageShard, count: int) -> ImageShard:
 @lru_cache(maxsize=4)
 def _content(storage: ArtifactStorage, sha256: str, suffix: str) -> bytes:
     return storage.get(sha256, suffix)
-
-

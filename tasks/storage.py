@@ -1,7 +1,7 @@
 """Artifact storage: files named by their content, in a folder or behind an fsspec URL."""
 
 import os
-import tempfile
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +39,15 @@ class ArtifactStorage:
         sha256 = sha256_of(data)
         location = self._location(sha256, suffix)
         if self.is_local:
-            _write_whole(Path(location), data)
+            path = Path(location)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, data)
             return sha256
-        filesystem, path = fsspec.core.url_to_fs(location)
-        if not filesystem.exists(path):
-            filesystem.makedirs(filesystem._parent(path), exist_ok=True)
-            filesystem.pipe_file(path, data)
+        filesystem, name = fsspec.core.url_to_fs(location)
+        if not filesystem.exists(name):
+            filesystem.makedirs(filesystem._parent(name), exist_ok=True)
+            filesystem.pipe_file(name, data)
         return sha256
 
     def get(self, sha256: str, suffix: str) -> bytes:
@@ -77,17 +80,24 @@ class ArtifactStorage:
         return bool(filesystem.exists(path))
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file that is there whole or not at all, in place of the one that is there.
+
+    Args:
+        path: The file, in a folder that is there.
+        data: Its content.
+
+    Raises:
+        OSError: If it cannot be written; nothing has changed then.
+    """
+    # Not tempfile, whose files only their owner may read: several users may share a folder.
+    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tasks.coco.check import CheckReport
-    from tasks.coco.dataset import Problem
+    from tasks.coco.problems import Problem
 
 app = typer.Typer(no_args_is_help=True, help="Look at datasets.")
 
@@ -89,7 +89,7 @@ def _print(console: "Console", report: "CheckReport", decode: bool) -> None:
         if decode or name != "decoded":
             table.add_row(name.replace("_", " "), f"{number:,}")
     console.print(table)
-    _print_cases(console, "notices (odd, but dealt with)", report.notices)
+    _print_cases(console, "notices (odd, but no obstacle)", report.notices)
     _print_cases(console, "problems", report.problems)
     if not report.problems:
         unseen = "" if decode else " (images were not decoded)"

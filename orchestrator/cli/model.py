@@ -1,8 +1,6 @@
 """`quantsweep model`: import detectors and look at them."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +38,7 @@ def import_command(
     detector = import_detector(source)
     if labels is not None:
         detector = _named(detector, labels)
-    _write_whole(out, detector.to_bytes())
+    _write(out, detector.to_bytes())
     _print_summary(detector, out)
 
 
@@ -88,24 +86,14 @@ def _named(detector: "Detector", labels: Path) -> "Detector":
     return replace(detector, spec=replace(detector.spec, class_names=stripped))
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that is there whole or not at all."""
+def _write(path: Path, data: bytes) -> None:
     from tasks.errors import UserMistake
+    from tasks.storage import write_whole
 
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        write_whole(path, data)
     except OSError as error:
         raise UserMistake(f"{path} cannot be written: {error.strerror} ({path.parent})") from error
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise UserMistake(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _print_summary(detector: "Detector", out: Path) -> None:

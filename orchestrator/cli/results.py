@@ -210,32 +210,14 @@ def _coco_results(artifacts_url: str, sha256: str) -> list[dict[str, Any]]:
 
 def _write_json(out: Path, value: Any) -> None:
     import json
-    import tempfile
 
     from tasks.errors import UserMistake
+    from tasks.storage import write_whole
 
     try:
-        with tempfile.NamedTemporaryFile("w", dir=out.parent, suffix=".part", delete=False) as file:
-            part = Path(file.name)
-            try:
-                json.dump(value, file, allow_nan=False)
-                file.close()
-                # Temporary files are private; the export gets the rights that any new file would have.
-                part.chmod(0o666 & ~_umask())
-                part.replace(out)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
+        write_whole(out, json.dumps(value, allow_nan=False).encode())
     except OSError as error:
         raise UserMistake(f"--out {out} cannot be written: {error.strerror}") from error
-
-
-def _umask() -> int:
-    import os
-
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _readable(value: Any) -> str:

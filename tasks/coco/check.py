@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.coco.dataset import Annotations, Contents, ImageFile, Problem, read_bytes, read_contents
+from tasks.coco.annotations import Annotations
+from tasks.coco.contents import Contents, read_contents
+from tasks.coco.image_file import ImageFile, read_bytes
 from tasks.coco.preprocess import decode_image
+from tasks.coco.problems import Problem
 from tasks.errors import DataMistake
 from tasks.identity import sha256_of
 
@@ -57,7 +60,7 @@ class CheckReport:
     """What makes the set unusable, or its scores meaningless."""
 
     notices: tuple[Problem, ...]
-    """What is odd but dealt with."""
+    """What is odd but no obstacle: dealt with, or scored as pycocotools scores it."""
 
 
 def check_dataset(
@@ -82,7 +85,6 @@ def check_dataset(
             if progress is not None:
                 progress(done, len(contents.images))
     boxes = contents.annotations
-    problems = (*contents.problems, *pixels.problems, *(_box_problems(boxes, contents) if boxes else ()))
     small, medium, large = _sizes(boxes)
     return CheckReport(
         images=len(contents.names),
@@ -95,8 +97,13 @@ def check_dataset(
         empty_images=len(set(contents.names).difference(boxes.image_ids.tolist())) if boxes is not None else 0,
         unlisted_images=len(contents.unlisted),
         decoded=pixels.decoded,
-        problems=problems,
-        notices=(*contents.notices, *pixels.notices, *_unlisted(contents)),
+        problems=(*contents.problems, *pixels.problems),
+        notices=(
+            *contents.notices,
+            *pixels.notices,
+            *(_odd_boxes(boxes, contents) if boxes else ()),
+            *_unlisted(contents),
+        ),
     )
 
 
@@ -130,7 +137,8 @@ class _Pixels:
             self.notices.append(Problem("same_content", file.image_id, name, f"{label} has the same content as {twin}"))
 
 
-def _box_problems(boxes: Annotations, contents: Contents) -> Iterator[Problem]:
+def _odd_boxes(boxes: Annotations, contents: Contents) -> Iterator[Problem]:
+    # No problems: official COCO train2017 holds a few of each.
     sizes = {image.image_id: (image.width, image.height) for image in contents.images if image.width and image.height}
     limits = np.array([sizes.get(image_id, (np.inf, np.inf)) for image_id in boxes.image_ids.tolist()]).reshape(-1, 2)
     low, high = boxes.boxes[:, :2], boxes.boxes[:, :2] + boxes.boxes[:, 2:]

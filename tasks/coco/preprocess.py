@@ -2,7 +2,6 @@
 
 import io
 import struct
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.coco.dataset import ImageFile, Problem, read_bytes
+from tasks.coco.image_file import ImageFile, read_bytes
+from tasks.coco.problems import Problem
 from tasks.errors import DataMistake
 from tasks.identity import key_of, sha256_of
+from tasks.storage import write_whole
 from tasks.types import ImageShard
 
 if TYPE_CHECKING:
@@ -252,15 +253,8 @@ def _read_entry(entry: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.nda
 def _write_entry(entry: Path, sizes: np.ndarray, pixels: np.ndarray) -> None:
     """Puts a shard into the cache in one step, in place of a damaged one if there is one."""
     body = sizes.astype("<i4").tobytes() + pixels.tobytes()
-    # Not tempfile, whose files only their owner may read: several users may share a cache.
-    temporary = entry.with_name(f".{entry.stem}.{uuid.uuid4().hex}")
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(sha256_of(body).encode() + body)
-            temporary.replace(entry)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_whole(entry, sha256_of(body).encode() + body)
     except OSError as error:
         raise DataMistake(f"the image cache {entry.parent.parent} cannot be written: {error.strerror}") from error

@@ -15,13 +15,14 @@ from tasks.detector.keras_model import build_keras
 from tasks.detector.weights import Detector
 
 
-def textbook_ap(detector_file: Path, data: Path, variant: dict[str, Any]) -> float:
+def textbook_ap(detector_file: Path, data: Path, variant: dict[str, Any], threshold: float) -> float:
     """Converts and evaluates one variant.
 
     Args:
         detector_file: The imported detector.
         data: The reference data.
         variant: A row of the leaderboard.
+        threshold: Detections scored at or below this are dropped.
 
     Returns:
         AP.
@@ -30,7 +31,7 @@ def textbook_ap(detector_file: Path, data: Path, variant: dict[str, Any]) -> flo
     size = detector.spec.image_size
     calibration = sorted((data / "coco-calib128" / "train2017").glob("*.jpg"))[: variant["calibration_images"] or 0]
     model = _convert(detector, variant, lambda: (_read(path, size)[0] for path in calibration))
-    return _evaluate(model, detector, data / "coco-mini")
+    return _evaluate(model, detector, data / "coco-mini", threshold)
 
 
 def _read(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
@@ -79,7 +80,7 @@ def _quantize(model: bytes, variant: dict[str, Any], images: Any) -> bytes:
     return bytes(work.quantize(result).quantized_model)
 
 
-def _evaluate(model: bytes, detector: Detector, data: Path) -> float:
+def _evaluate(model: bytes, detector: Detector, data: Path, threshold: float) -> float:
     from ai_edge_litert.interpreter import Interpreter
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -95,7 +96,7 @@ def _evaluate(model: bytes, detector: Detector, data: Path) -> float:
         interpreter.invoke()
         outputs = [_real(interpreter.get_tensor(item["index"])[0], item) for item in interpreter.get_output_details()]
         boxes, scores = sorted(outputs, key=lambda array: array.shape[-1])
-        for box, score, category in _suppress(_decode(boxes, places), scores, detector.spec.class_ids):
+        for box, score, category in _suppress(_decode(boxes, places), scores, detector.spec.class_ids, threshold):
             top, left, bottom, right = (box * (height, width, height, width)).tolist()
             results.append(
                 {"image_id": image["id"], "category_id": category, "score": score,
@@ -129,12 +130,14 @@ def _decode(encoded: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.clip(np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1), 0, 1)
 
 
-def _suppress(boxes: np.ndarray, scores: np.ndarray, class_ids: tuple[int, ...]) -> list[tuple[np.ndarray, float, int]]:
+def _suppress(
+    boxes: np.ndarray, scores: np.ndarray, class_ids: tuple[int, ...], threshold: float
+) -> list[tuple[np.ndarray, float, int]]:
     found = []
     for column, category in enumerate(class_ids):
         if category == 0:
             continue
-        index = np.flatnonzero(scores[:, column] > 0.01)
+        index = np.flatnonzero(scores[:, column] > threshold)
         for kept in _nms(boxes[index], scores[index, column]):
             found.append((boxes[index[kept]], float(scores[index[kept], column]), category))
     return sorted(found, key=lambda item: -item[1])[:100]

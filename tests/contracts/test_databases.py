@@ -17,7 +17,8 @@ from sqlalchemy import Engine, inspect, select, text
 from results import queries, schema
 from results.connect import check_database, open_database, open_unchecked, revision, upgrade_database
 from results.dictionary import dictionary
-from results.store import KEPT_FAILURES, Store, variant_key
+from results.store import KEPT_FAILURES, Store
+from results.sweep_record import variant_key
 from tasks.errors import DatabaseMistake, UserMistake
 from tasks.identity import key_of
 from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from orchestrator.cli import db, results
 from orchestrator.cli.output import Column, number_of, print_rows, text_of
 from results.connect import open_database
-from results.store import Store, variant_key
+from results.store import Store
+from results.sweep_record import variant_key
 from tasks.detect import detections_to_bytes
 from tasks.errors import DatabaseMistake, UserMistake
 from tasks.identity import key_of

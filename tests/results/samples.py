@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from results.store import Store, SweepRecord, variant_key
+from results.store import Store
+from results.sweep_record import SweepRecord, variant_key
 from tasks.identity import key_of
 from tasks.quantize.schemes import DynamicInt8, Float16, Float32, StaticInt8
 from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency, RuntimeSettings, Variant

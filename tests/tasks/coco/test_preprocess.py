@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from tasks.coco import preprocess
-from tasks.coco.dataset import ImageFile, load_dataset
+from tasks.coco.dataset import load_dataset
+from tasks.coco.image_file import ImageFile
 from tasks.coco.preprocess import preprocess_shard, shard_files
 from tasks.errors import DataMistake
 
