@@ -206,7 +206,7 @@ class Sweep:
 
     def _request(self, run: _Run) -> None:
         known = self._store.artifact_of(run.request_key)
-        if known is not None:
+        if isinstance(known, Failure) or (known is not None and self._plan.storage.has(known.sha256, known.format)):
             self._take_artifact(run, known)
             return
         scheme = run.variant.scheme

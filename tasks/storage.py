@@ -70,7 +70,10 @@ class ArtifactStorage:
         except OSError as error:
             raise ArtifactUnreadable(f"artifact {sha256[:12]} is not in {self.url}") from error
         if sha256_of(data) != sha256:
-            raise ArtifactUnreadable(f"{location} has been changed: its content no longer has the hash in its name")
+            raise ArtifactUnreadable(
+                f"{location} has been changed: its content no longer has the hash in its name; "
+                "delete it, and the next run makes it again"
+            )
         return data
 
     def has(self, sha256: str, suffix: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -144,6 +145,17 @@ def test_another_sweep_takes_what_is_known_from_the_database(swept, world):
     assert {row["variant"]: row["latency_ratio"] for row in again}.items() <= known.items()
     with sqlite3.connect(folder / "results.db") as database:
         assert database.execute("SELECT count(*) FROM artifact_requests").fetchone() == (7,)
+
+
+def test_an_artifact_whose_file_is_gone_is_made_again(swept, world, tmp_path):
+    folder, rows, _ = swept
+    shutil.copytree(folder, tmp_path / "copy")
+    row = next(row for row in rows if row["scheme"] == "float16")
+    file = next((tmp_path / "copy" / "artifacts").rglob(f"{row['artifact_sha256']}.tflite"))
+    file.unlink()
+    outcome = _sweep(world.spec("again", "[{scheme: float16}]"), tmp_path / "copy", InProcessExecutor())
+    assert outcome.failed == 0
+    assert file.is_file()
 
 
 def test_ray_gives_the_same_rows_as_the_in_process_twin(swept, world, tmp_path, ray_executor):
