@@ -1,6 +1,7 @@
 """The demo's image sets: synthetic, made once in a folder."""
 
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def demo_evaluation(folder: Path) -> Dataset:
         200 annotated images.
     """
     made = _made_once(folder / "evaluation", EVALUATION_IMAGES, EVALUATION_SEED, first_id=1)
-    return load_dataset(made / "images", made / "annotations.json")
+    return replace(load_dataset(made / "images", made / "annotations.json"), name="the synthetic set")
 
 
 def demo_calibration(folder: Path) -> Dataset:

@@ -39,4 +39,4 @@ def demo(
         (f"quantsweep results sql 'SELECT * FROM pareto_front' --db {database}", "SQL over everything measured"),
         ("quantsweep sweep --example", "a spec to start from with your own detector"),
     ):
-        print_line(f"  {command:<76} {purpose}")
+        print_line(f"  {command}\n      {purpose}")
