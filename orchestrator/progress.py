@@ -2,9 +2,12 @@
 
 import sys
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tasks.types import Accuracy, Failure, Latency, Variant
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class PlainProgress:
@@ -47,8 +50,12 @@ class PlainProgress:
 class LiveProgress:
     """A progress bar with images a second and the time left; settled variants scroll by above it."""
 
-    def __init__(self) -> None:
-        """Opens the view on standard error."""
+    def __init__(self, console: "Console | None" = None) -> None:
+        """Opens the view.
+
+        Args:
+            console: Where to; standard error if None.
+        """
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -56,7 +63,7 @@ class LiveProgress:
         self._progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("variants"), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"), console=Console(stderr=True), transient=True,
+            TextColumn("{task.fields[left]}"), console=console or Console(stderr=True), transient=True,
         )  # fmt: skip
         self._bar = self._progress.add_task("starting", total=None, rate="", left="")
         self._progress.start()

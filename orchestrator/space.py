@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from orchestrator.document import Place
-from tasks.quantize.builders import Builder, builders
+from tasks.quantize.builders import Builder, builder_of, builders
 from tasks.quantize.schemes import SCHEMES, Float32, Scheme
 from tasks.types import RuntimeSettings, Variant
 
@@ -45,7 +45,9 @@ def expand(blocks: list[Any], threads: list[int]) -> tuple[Space, list[Broken]]:
         schemes, problems = _expand_block(block)
         found += schemes
         broken += [((index, *place), message) for place, message in problems]
-    variants = [Variant(scheme, RuntimeSettings("litert", count)) for scheme in found for count in threads]
+    variants = [
+        Variant(scheme, RuntimeSettings(builder_of(scheme).runtime, count)) for scheme in found for count in threads
+    ]
     distinct = dict.fromkeys([REFERENCE, *variants])
     return Space(tuple(distinct), len(variants) - len(set(variants))), broken
 
@@ -76,7 +78,7 @@ def _expand_scheme(scheme: type[Scheme], axes: dict[str, list[Any]]) -> tuple[li
     foreign = [key for key in given if key not in own]
     if foreign:
         return [], [((key,), _no_axis(key, scheme, own)) for key in foreign]
-    makers = _makers(scheme, axes.get("runtime", ["litert"]))
+    makers = _makers(scheme, axes.get("runtime", [REFERENCE.settings.runtime]))
     broken: list[Broken] = [
         (("toolchain",), f"{scheme.name} cannot be made by the toolchain {value!r}; choices: {', '.join(makers)}")
         for value in given.get("toolchain", [])

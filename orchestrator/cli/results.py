@@ -166,6 +166,7 @@ def export(
         str | None, typer.Option(help="Folder or URL of the artifacts; where the sweep put them if not given.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a variant's detections as a COCO results file that any evaluator can score again."""
     from results import queries
@@ -180,7 +181,10 @@ def export(
     except ArtifactUnreadable as error:
         raise UserMistake(f"{error}; `--artifacts` names another place") from error
     _write_json(out, rows)
-    print_line(f"{len(rows)} detections written to {out}")
+    if as_json:
+        print_rows([{"file": str(out), "detections": len(rows), "detections_sha256": sha256}], (), json=True)
+    else:
+        print_line(f"{len(rows)} detections written to {out}")
 
 
 def _open(db: str) -> "Engine":

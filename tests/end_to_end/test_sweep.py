@@ -101,10 +101,11 @@ def test_exported_detections_score_in_plain_pycocotools_to_the_stored_statistics
     for row in rows:
         out = folder / f"{row['variant']}.json"
         outcome = quantsweep(
-            "results", "export", "--detections", row["variant"], "--out", out, "--db", folder / "results.db"
+            "results", "export", "--detections", row["variant"], "--out", out, "--db", folder / "results.db", "--json"
         )
         assert outcome.code == 0, outcome.err
         results = json.loads(out.read_text())
+        assert json.loads(outcome.out)[0]["detections"] == len(results)
         evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
