@@ -72,9 +72,16 @@ def test_labels_are_unique_within_a_space():
     assert len(set(labels)) == len(labels)
 
 
-@pytest.mark.parametrize("text", [demo_spec(), example_spec()])
-def test_the_examples_are_good_specs(text):
-    assert len(_parse(text).space.variants) >= 10
+EXAMPLES = sorted((Path(__file__).parents[2] / "orchestrator" / "examples").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_the_examples_are_good_specs(path):
+    assert len(load_spec(path).space.variants) >= 10
+
+
+def test_the_command_knows_two_of_the_examples():
+    assert {demo_spec(), example_spec()} <= {path.read_text() for path in EXAMPLES}
 
 
 def test_all_problems_are_told_at_once_with_their_lines():
