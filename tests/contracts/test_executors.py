@@ -82,12 +82,12 @@ def test_a_users_mistake_is_raised_in_the_driver_also_through_later_tasks(execut
 
 
 def _environment():
-    return os.environ.get("OMP_NUM_THREADS"), os.environ.get("TF_USE_LEGACY_KERAS"), os.getpid()
+    return os.environ.get("OMP_NUM_THREADS"), os.environ.get("QUANTSWEEP_LANE"), os.getpid()
 
 
 def test_lanes_have_their_own_environment_and_processes_on_ray(ray_executor):
     light, tensorflow = _run(ray_executor, _environment), _run(ray_executor, _environment, lane=TENSORFLOW)
-    assert (light[:2], tensorflow[:2]) == (("1", None), ("1", "1"))
+    assert (light[:2], tensorflow[:2]) == (("1", "light"), ("1", "tensorflow"))
     assert light[2] != tensorflow[2]
 
 

@@ -62,7 +62,7 @@ def test_keys_are_equal_only_for_equal_forms(first: list[Any], second: list[Any]
     # repr tells 1 from 1.0 and 0.0 from -0.0, as JSON does; dicts are sorted first.
     def form(value: Any) -> str:
         if isinstance(value, dict):
-            return repr(sorted((name, form(item)) for name, item in value.items()))
+            return f"dict{sorted((name, form(item)) for name, item in value.items())}"
         return repr([form(item) for item in value]) if isinstance(value, list) else repr(value)
 
     assert (key_of(*first) == key_of(*second)) == (form(first) == form(second))
