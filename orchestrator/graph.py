@@ -22,6 +22,7 @@ class _Step:
     stage: str = field(compare=False)
     function: Callable[..., Any] = field(compare=False)
     arguments: tuple[Any, ...] = field(compare=False)
+    stays: bool = field(compare=False)
 
 
 class Graph:
@@ -44,7 +45,7 @@ class Graph:
 
     def once(
         self, key: str, priority: int, lane: Lane, stage: str, function: Callable[..., Any], *arguments: Any,
-        then: Continuation,
+        then: Continuation, stays: bool = False,
     ) -> None:  # fmt: skip
         """Adds a step, unless one of the same key is there already; either way `then` gets its one result.
 
@@ -55,7 +56,8 @@ class Graph:
             stage: What to call it in a `Failure`.
             function: A module-level function of `tasks`.
             *arguments: Its arguments, values or refs.
-            then: Called with the result or a `Failure`.
+            then: Called with the result or a `Failure`, or with the ref if the result stays.
+            stays: Whether the result stays where it was made, for other steps alone; it is forgotten with its ref.
         """
         if key in self._done:
             then(self._done[key])
@@ -63,7 +65,7 @@ class Graph:
         known = key in self._continuations
         self._continuations.setdefault(key, []).append(then)
         if not known:
-            step = _Step(priority, next(self._orders), key, lane, stage, function, arguments)
+            step = _Step(priority, next(self._orders), key, lane, stage, function, arguments, stays)
             heapq.heappush(self._waiting, step)
 
     def run(self) -> None:
@@ -76,8 +78,9 @@ class Graph:
             self._submit()
             ref = self.executor.wait(list(self._running))
             step = self._running.pop(ref)
-            result = self.executor.result(ref)
-            self._done[step.key] = result
+            result = ref if step.stays else self.executor.result(ref)
+            if not step.stays:
+                self._done[step.key] = result
             for then in self._continuations.pop(step.key):
                 then(result)
 

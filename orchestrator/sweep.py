@@ -6,7 +6,7 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 
-from cluster.executor import Executor
+from cluster.executor import Executor, Ref
 from cluster.lanes import BENCHMARK, LANES_BY_FRAMEWORK, LIGHT
 from orchestrator.graph import Graph
 from orchestrator.images import PreparedImages
@@ -24,7 +24,7 @@ from tasks.quantize.artifact import toolchain_versions
 from tasks.quantize.builders import builder_of
 from tasks.quantize.schemes import Scheme
 from tasks.runtimes.base import runtime_of
-from tasks.types import Accuracy, Artifact, DetectionShard, Failure, Host, Latency, Variant
+from tasks.types import Accuracy, Artifact, Failure, Host, Latency, RuntimeSettings, Variant
 
 _CALIBRATE, _BUILD, _SCORE, _DETECT, _MEASURE = range(1, 6)
 
@@ -154,6 +154,7 @@ class Sweep:
         self._runs = {variant: _Run(variant, self._plan.request_key(variant.scheme)) for variant in self.unsettled}
         self._reference = _Run(REFERENCE, self._plan.request_key(REFERENCE.scheme))
         self._waiting_for_reference: list[_Run] = []
+        self._evaluating: dict[str, list[_Run]] = {}
         self._prepare_images()
         self._begin()
         self._host = self._benchmark_host()
@@ -272,24 +273,33 @@ class Sweep:
         if known is not None:
             self._take_accuracy(run, known)
             return
-        key, settings, plan = run.accuracy_key, run.variant.settings, self._plan
-        lane = LANES_BY_FRAMEWORK[runtime_of(settings.runtime).framework]
-        shards: list[DetectionShard | Failure] = []
+        sharing = self._evaluating.setdefault(run.accuracy_key, [])
+        sharing.append(run)
+        if len(sharing) == 1:
+            self._detect(run.accuracy_key, run.artifact, run.variant.settings)
 
-        def take(images: int, shard: DetectionShard | Failure) -> None:
+    def _detect(self, key: str, artifact: Artifact, settings: RuntimeSettings) -> None:
+        plan, images = self._plan, self._images
+        lane = LANES_BY_FRAMEWORK[runtime_of(settings.runtime).framework]
+        shards: list[Ref] = []
+
+        def take(count: int, shard: Ref) -> None:
             shards.append(shard)
-            self._observer.inferred(images)
-            if len(shards) == len(self._images.evaluation):
+            self._observer.inferred(count)
+            if len(shards) == len(images.evaluation):
                 self._graph.once(
                     f"score {key}", _SCORE, LIGHT, "score", steps.score_shards, plan.storage, self._truth_ref, *shards,
-                    then=lambda result: self._take_scored(run, result),
+                    then=scored,
                 )  # fmt: skip
 
-        for index, (images, count) in enumerate(zip(self._images.evaluation, self._images.counts, strict=True)):
+        def scored(result: Accuracy | Failure) -> None:
+            for run in self._evaluating.pop(key):
+                self._take_scored(run, result)
+
+        for index, (part, count) in enumerate(zip(images.evaluation, images.counts, strict=True)):
             self._graph.once(
-                f"detect {key} {index}", _DETECT, lane, "detect", steps.detect, plan.storage, run.artifact, settings,
-                plan.detector.spec, plan.spec.postprocessing, images,
-                then=partial(take, count),
+                f"detect {key} {index}", _DETECT, lane, "detect", steps.detect, plan.storage, artifact, settings,
+                plan.detector.spec, plan.spec.postprocessing, part, then=partial(take, count), stays=True,
             )  # fmt: skip
 
     def _take_scored(self, run: _Run, result: Accuracy | Failure) -> None:

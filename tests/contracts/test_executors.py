@@ -117,3 +117,8 @@ def _die():
 
 def test_a_worker_that_keeps_dying_is_a_failure_on_ray(ray_executor):
     assert _run(ray_executor, _die).reason == "worker_lost"
+
+
+def test_a_task_that_waits_for_a_dead_worker_is_lost_with_it_on_ray(ray_executor):
+    dead = ray_executor.submit(LIGHT, "die", _die)
+    assert _run(ray_executor, _add, dead, 1).reason == "worker_lost"

@@ -82,3 +82,14 @@ def test_a_users_mistake_ends_the_run():
     graph.once("key", 0, LIGHT, "stage", _mistake, then=lambda value: None)
     with pytest.raises(DataMistake):
         graph.run()
+
+
+def test_a_result_that_stays_is_handed_on_as_a_ref():
+    graph, seen = Graph(InProcessExecutor()), []
+
+    def then(ref):
+        graph.once("next", 0, LIGHT, "stage", _identity, ref, then=seen.append)
+
+    graph.once("key", 0, LIGHT, "stage", _identity, 7, then=then, stays=True)
+    graph.run()
+    assert seen == [7]
