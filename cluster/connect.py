@@ -133,7 +133,7 @@ def _refuse_silent(address: str) -> None:
 def _no_cluster(address: str, reason: str) -> ClusterMistake:
     return ClusterMistake(
         f"no Ray cluster answers at {address!r} ({reason}); choices for --address: local, in-process, auto, "
-        "HOST:PORT or ray://HOST:PORT of a running cluster"
+        "HOST:PORT or ray://HOST:PORT of a running cluster; if the cluster asks for a token, set RAY_AUTH_MODE=token"
     )
 
 

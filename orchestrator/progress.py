@@ -61,7 +61,7 @@ class LiveProgress:
 
         self._clock = _Clock()
         self._progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
             TextColumn("variants"), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"), console=console or Console(stderr=True), transient=True,
         )  # fmt: skip

@@ -160,6 +160,7 @@ class Sweep:
         self._host = self._benchmark_host()
         self._detector_ref = executor.put(self._plan.detector)
         self._truth_ref = executor.put(self._plan.evaluation.ground_truth())
+        self._observer.stage("building, scoring and timing")
         for run in (self._reference, *self._runs.values()):
             self._request(run)
         self._graph.run()
