@@ -15,14 +15,14 @@ class World:
 
     folder: Path
 
-    def spec(self, name: str, space: str, budget: str = "{max_loss: 0.02}") -> Path:
+    def spec(self, name: str, space: str, budget: str = "{max_loss: 0.02}", threads: str = "[1]") -> Path:
         """Writes a spec over this world."""
         path = self.folder / f"{name}.yaml"
         path.write_text(
             f"name: {name}\ndetector: detector.safetensors\n"
             "evaluation: {images: val/images, annotations: val/annotations.json}\n"
             "calibration: {images: train/images}\n"
-            f"budget: {budget}\nlatency: {{max_seconds: 0.5}}\nspace: {space}\n"
+            f"budget: {budget}\nlatency: {{threads: {threads}, max_seconds: 0.5}}\nspace: {space}\n"
         )
         return path
 

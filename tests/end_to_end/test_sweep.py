@@ -148,6 +148,20 @@ def test_another_sweep_takes_what_is_known_from_the_database(swept, world):
         assert database.execute("SELECT count(*) FROM artifact_requests").fetchone() == (7,)
 
 
+def test_thread_counts_share_artifact_and_accuracy_but_not_latency(swept, world, tmp_path):
+    folder, _, _ = swept
+    shutil.copytree(folder, tmp_path / "copy")
+    spec = world.spec("threads", "[{scheme: float16}]", threads="[1, 2]")
+    outcome = _sweep(spec, tmp_path / "copy", InProcessExecutor())
+    rows = queries.leaderboard(open_database(str(tmp_path / "copy" / "results.db")), outcome.sweep_key)
+    one, two = (next(row for row in rows if (row["scheme"], row["threads"]) == ("float16", count)) for count in (1, 2))
+    assert len(rows) == 3
+    assert (one["artifact_sha256"], one["ap"]) == (two["artifact_sha256"], two["ap"])
+    assert one["latency_ms_p50"] != two["latency_ms_p50"]
+    with sqlite3.connect(tmp_path / "copy" / "results.db") as database:
+        assert database.execute("SELECT count(*) FROM accuracies").fetchone() == (7,)
+
+
 def test_an_artifact_whose_file_is_gone_is_made_again(swept, world, tmp_path):
     folder, rows, _ = swept
     shutil.copytree(folder, tmp_path / "copy")
