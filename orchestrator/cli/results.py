@@ -63,6 +63,22 @@ def print_leaderboard(rows: list[dict[str, Any]], sweep: Row) -> None:
     hosts = {row["host"] for row in rows if row["host"]}
     if len(hosts) > 1:
         print_line(f"latencies come from {len(hosts)} hosts: each host is ranked by itself")
+    elif rows:
+        print_line(_verdict(rows, sweep["budget_metric"] is not None))
+
+
+def _verdict(rows: list[dict[str, Any]], has_budget: bool) -> str:
+    """Names the best row and how sure that is; the rows are in the leaderboard's order."""
+    timed = [row for row in rows if row["status"] == "done" and row["latency_ratio"] is not None]
+    within = [row for row in timed if row["feasible"] is not False]
+    if not within:
+        return "no variant is within the budget" if timed else "no variant has been measured yet"
+    best = within[0]
+    rivals = [row for row in within[1:] if row["latency_ratio_low"] <= best["latency_ratio_high"]]
+    label = "fastest within the budget" if has_budget else "fastest"
+    gain = f"{best['latency_ratio']:.2f} of float32's time, AP loss {best['ap_loss']:+.3f}"
+    tie = f"; {len(rivals)} more as fast within their intervals" if rivals else ""
+    return f"{label}: {best['variant']}: {gain}{tie}"
 
 
 @app.command()

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import db, results
 from orchestrator.cli.output import Column, number_of, print_rows, text_of
+from orchestrator.cli.results import _verdict
 from results.connect import open_database
 from results.store import Store
 from results.sweep_record import variant_key
@@ -213,3 +214,21 @@ def test_the_commands_load_nothing_heavy_before_they_run() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def _row(variant: str, ratio: float, feasible: bool | None = True, status: str = "done") -> dict[str, Any]:
+    low, high = ratio - 0.02, ratio + 0.02
+    names = ("variant", "latency_ratio", "latency_ratio_low", "latency_ratio_high", "feasible", "status", "ap_loss")
+    return dict(zip(names, (variant, ratio, low, high, feasible, status, 0.004), strict=True))
+
+
+def test_the_verdict_names_the_fastest_within_the_budget_and_its_rivals() -> None:
+    rows = [_row("one", 0.35), _row("two", 0.38), _row("three", 0.5), _row("four", 0.3, feasible=False)]
+    assert _verdict(rows, has_budget=True) == (
+        "fastest within the budget: one: 0.35 of float32's time, AP loss +0.004; 1 more as fast within their intervals"
+    )
+
+
+def test_the_verdict_calls_nothing_best_when_nothing_is_feasible_or_measured() -> None:
+    assert _verdict([_row("one", 0.35, feasible=False)], has_budget=True) == "no variant is within the budget"
+    assert _verdict([_row("one", 0.35, status="failed")], has_budget=True) == "no variant has been measured yet"
