@@ -88,7 +88,8 @@ def find_sweep(engine: Engine, sweep: str | None = None) -> dict[str, Any]:
 def leaderboard(engine: Engine, sweep: str | None = None) -> Rows:
     """Lists the variants of a sweep, best first.
 
-    Rows with a latency and within the budget come first, by rising latency ratio; then those over the budget, those
+    Rows with a latency and within the budget come first, by rising latency ratio and, where they share
+    a structure and so a ratio, by rising AP loss; then those over the budget, those
     without a latency, pending and failed ones. Ratios of different hosts are not compared: each host, the one with
     the most rows first, has its own run of rows.
 
@@ -115,6 +116,7 @@ def leaderboard(engine: Engine, sweep: str | None = None) -> Rows:
             host,
             not within,
             row["latency_ratio"] if timed else 0.0,
+            row["ap_loss"] or 0.0,
             row["position"],
         )
 

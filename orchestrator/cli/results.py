@@ -78,7 +78,7 @@ def _verdict(rows: list[dict[str, Any]], has_budget: bool) -> str:
     label = "fastest within the budget" if has_budget else "fastest"
     gain = f"{best['latency_ratio']:.2f} of float32's time, AP loss {best['ap_loss']:+.3f}"
     tie = f"; {len(rivals)} more as fast within their intervals" if rivals else ""
-    return f"{label}: {best['variant']}: {gain}{tie}"
+    return f"{label}: {best['variant']}\n  {gain}{tie}"
 
 
 @app.command()

@@ -77,7 +77,8 @@ def test_the_leaderboard_for_people_fits_120_columns_and_says_why_variants_faile
     assert all(len(line) <= 120 for line in lines)
     (static,) = [line.split() for line in lines if line.startswith(samples.STATIC.label)]
     assert static == [samples.STATIC.label, "0.400", "0.500", "+0.100", "10.0", "0.50", "[0.49,0.51]", "7.0", "over"]
-    assert lines[-1] == f"failed: {samples.PER_TENSOR.label}: audit_mismatch: the file is float"
+    assert lines[-3] == f"failed: {samples.PER_TENSOR.label}: audit_mismatch: the file is float"
+    assert lines[-2] == f"fastest within the budget: {samples.DYNAMIC.label}"
 
 
 def test_the_longest_label_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,7 +226,8 @@ def _row(variant: str, ratio: float, feasible: bool | None = True, status: str =
 def test_the_verdict_names_the_fastest_within_the_budget_and_its_rivals() -> None:
     rows = [_row("one", 0.35), _row("two", 0.38), _row("three", 0.5), _row("four", 0.3, feasible=False)]
     assert _verdict(rows, has_budget=True) == (
-        "fastest within the budget: one: 0.35 of float32's time, AP loss +0.004; 1 more as fast within their intervals"
+        "fastest within the budget: one\n"
+        "  0.35 of float32's time, AP loss +0.004; 1 more as fast within their intervals"
     )
 
 
