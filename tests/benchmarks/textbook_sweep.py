@@ -39,6 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--score-threshold", type=float, default=0.01)
     threshold = parser.parse_args().score_threshold
+    if "QUANTSWEEP_REFERENCE_DATA" not in os.environ:
+        sys.exit("QUANTSWEEP_REFERENCE_DATA does not name the folder with the real detector and COCO images")
     data = Path(os.environ["QUANTSWEEP_REFERENCE_DATA"]).resolve()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
