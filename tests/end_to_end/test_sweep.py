@@ -181,10 +181,11 @@ def test_ray_gives_the_same_rows_as_the_in_process_twin(swept, world, tmp_path, 
     assert _timeless(again) == _timeless(rows)
 
 
-def test_a_killed_driver_goes_on_where_it_stopped(swept, world, tmp_path):
+@pytest.mark.parametrize("address", ["in-process", pytest.param("local", marks=pytest.mark.slow)])
+def test_a_killed_driver_goes_on_where_it_stopped(swept, world, tmp_path, address):
     _, rows, _ = swept
     spec = world.spec("whole", SPACE)
-    arguments = ("--db", tmp_path / "results.db", "--artifacts", tmp_path / "artifacts", "--address", "in-process")
+    arguments = ("--db", tmp_path / "results.db", "--artifacts", tmp_path / "artifacts", "--address", address)
     driver = start_quantsweep("sweep", spec, *arguments)
     first = _wait_for_settled(tmp_path / "results.db", 2)
     os.kill(driver.pid, signal.SIGKILL)
