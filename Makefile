@@ -41,6 +41,7 @@ test-all: lint
 
 bench: install
 	$(BIN)/python -m tests.benchmarks.postprocessing
+	$(BIN)/python -m tests.benchmarks.latency_against_itself
 	$(BIN)/python -m tests.benchmarks.textbook_sweep
 
 clean:

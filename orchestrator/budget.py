@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-METRICS = {"AP": 0, "AP50": 1, "AP75": 2}
-"""Position of each budget metric among the 12 COCO statistics."""
-
 
 @dataclass(frozen=True)
 class Budget:
@@ -35,22 +32,3 @@ class Budget:
             return cls(metric, max_loss, is_relative=False)
         assert max_relative_loss is not None
         return cls(metric, max_relative_loss, is_relative=True)
-
-    def allows(self, statistics: tuple[float, ...], reference: tuple[float, ...]) -> bool:
-        """Says whether a variant is feasible.
-
-        Args:
-            statistics: The variant's 12 COCO statistics.
-            reference: The reference's.
-
-        Returns:
-            Whether the loss is at most the limit.
-        """
-        value, base = statistics[METRICS[self.metric]], reference[METRICS[self.metric]]
-        allowed = self.limit * base if self.is_relative else self.limit
-        return base - value <= allowed
-
-    def __str__(self) -> str:
-        """Describes the budget for a person."""
-        amount = f"{self.limit:.1%} of the reference's" if self.is_relative else f"{self.limit:g}"
-        return f"{self.metric} loss at most {amount}"

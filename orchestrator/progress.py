@@ -10,6 +10,24 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+class Observer(Protocol):
+    """What wants to know how a sweep goes."""
+
+    def began(self, variants: int, settled: int, images: int) -> None:
+        """The sweep starts with so many variants, of which some were settled before, on so many images each."""
+
+    def stage(self, text: str) -> None:
+        """Something is being done that is not a variant yet."""
+
+    def inferred(self, images: int) -> None:
+        """So many more images went through a variant."""
+
+    def settled(
+        self, variant: Variant, accuracy: Accuracy | None, latency: Latency | None, failure: Failure | None
+    ) -> None:
+        """A variant has all its results, or has failed."""
+
+
 class PlainProgress:
     """One line for each thing that happens."""
 
@@ -18,7 +36,7 @@ class PlainProgress:
         self._clock = _Clock()
 
     def began(self, variants: int, settled: int, images: int) -> None:
-        """Says how much there is to do; see `orchestrator.sweep.Observer`."""
+        """Says how much there is to do; see `Observer`."""
         self._clock.began(variants, settled)
         known = f", {settled} of them known already" if settled else ""
         self._say(f"{variants} variants on {images} images each{known}")
@@ -69,7 +87,7 @@ class LiveProgress:
         self._progress.start()
 
     def began(self, variants: int, settled: int, images: int) -> None:
-        """Sets the length of the bar; see `orchestrator.sweep.Observer`."""
+        """Sets the length of the bar; see `Observer`."""
         self._clock.began(variants, settled)
         self._progress.update(self._bar, total=variants, completed=settled)
 
@@ -95,16 +113,11 @@ class LiveProgress:
         self._progress.stop()
 
 
-class View(Protocol):
-    """A progress view; it is an `orchestrator.sweep.Observer` that can be closed."""
+class View(Observer, Protocol):
+    """An observer that shows what it is told."""
 
-    def began(self, variants: int, settled: int, images: int) -> None: ...
-    def stage(self, text: str) -> None: ...
-    def inferred(self, images: int) -> None: ...
-    def settled(
-        self, variant: Variant, accuracy: Accuracy | None, latency: Latency | None, failure: Failure | None
-    ) -> None: ...
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
 
 
 def open_view() -> View:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.budget import METRICS, Budget
+from orchestrator.budget import Budget
 from orchestrator.document import Document, Place, Problem, read_document, refuse
 from orchestrator.space import Space, expand
 from tasks.errors import SpecMistake
@@ -223,6 +223,3 @@ def _problem(document: Document, error: Any) -> Problem:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-__all__ = ["DEMO", "METRICS", "ImageSet", "LatencySettings", "Spec", "load_spec", "parse_spec"]

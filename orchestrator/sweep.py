@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from sqlalchemy import Engine
 
@@ -11,6 +10,7 @@ from cluster.lanes import BENCHMARK, LANES_BY_FRAMEWORK, LIGHT
 from orchestrator.graph import Graph
 from orchestrator.images import PreparedImages
 from orchestrator.plan import Plan
+from orchestrator.progress import Observer
 from orchestrator.space import REFERENCE
 from results.queries import leaderboard
 from results.store import Store
@@ -18,6 +18,7 @@ from results.sweep_record import SweepRecord, variant_key
 from tasks import steps
 from tasks.benchmark import BenchmarkOptions
 from tasks.detector.ssd_mobilenet_v1 import layers
+from tasks.errors import ClusterMistake
 from tasks.host import this_host
 from tasks.identity import key_of
 from tasks.quantize.artifact import toolchain_versions
@@ -27,24 +28,6 @@ from tasks.runtimes.base import runtime_of
 from tasks.types import Accuracy, Artifact, Failure, Host, Latency, RuntimeSettings, Variant
 
 _CALIBRATE, _BUILD, _SCORE, _DETECT, _MEASURE = range(1, 6)
-
-
-class Observer(Protocol):
-    """What wants to know how a sweep goes."""
-
-    def began(self, variants: int, settled: int, images: int) -> None:
-        """The sweep starts with so many variants, of which some were settled before, on so many images each."""
-
-    def stage(self, text: str) -> None:
-        """Something is being done that is not a variant yet."""
-
-    def inferred(self, images: int) -> None:
-        """So many more images went through a variant."""
-
-    def settled(
-        self, variant: Variant, accuracy: Accuracy | None, latency: Latency | None, failure: Failure | None
-    ) -> None:
-        """A variant has all its results, or has failed."""
 
 
 @dataclass
@@ -191,7 +174,9 @@ class Sweep:
         self._observer.stage("asking the benchmark node what it is")
         ref = self._executor.submit(BENCHMARK, "host", this_host)
         host = self._executor.result(self._executor.wait([ref]))
-        assert isinstance(host, Host), host
+        if isinstance(host, Failure):
+            raise ClusterMistake(f"the benchmark node did not answer: {host.message}")
+        assert isinstance(host, Host)
         return host
 
     def _prepare_images(self) -> None:
@@ -200,15 +185,21 @@ class Sweep:
         self._images = PreparedImages(self._plan, self._graph)
         for run in self._runs.values():
             axes = run.variant.scheme.axes()
-            if "calibration_seed" in axes and self._store.artifact_of(run.request_key) is None:
+            if "calibration_seed" in axes and self._made(run) is None:
                 self._images.sample(axes["calibration_seed"], self._sizes(run.variant.scheme)[-1])
         self._graph.run()
 
     # Artifacts
 
-    def _request(self, run: _Run) -> None:
+    def _made(self, run: _Run) -> Artifact | Failure | None:
+        """What an earlier run made, if its file is still there."""
         known = self._store.artifact_of(run.request_key)
-        if isinstance(known, Failure) or (known is not None and self._plan.storage.has(known.sha256, known.format)):
+        is_gone = isinstance(known, Artifact) and not self._plan.storage.has(known.sha256, known.format)
+        return None if is_gone else known
+
+    def _request(self, run: _Run) -> None:
+        known = self._made(run)
+        if known is not None:
             self._take_artifact(run, known)
             return
         scheme = run.variant.scheme
