@@ -1,6 +1,7 @@
 """Values that pass between the rooms: frozen, checked at birth, units in the names."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,24 @@ class RuntimeSettings:
             raise ValueError(f"threads is {self.threads}; it must be at least 1")
 
 
+_LABEL_MARKS = {
+    "range_estimator": "",
+    "symmetry": "",
+    "weight_algorithm": "weights_",
+    "input_type": "in_",
+    "output_type": "out_",
+    "transform": "",
+    "keep_float": "float_",
+}
+"""Axes that a label shows where they are not at their default, and what stands before the value."""
+
+
+def _slug(value: str) -> str:
+    """Makes a value fit for a shell; what is changed gets a few digits of its hash, so that labels stay distinct."""
+    slug = re.sub(r"\W+", "_", value)
+    return slug if slug == value else f"{slug}_{key_of(value)[:4]}"
+
+
 @dataclass(frozen=True)
 class Variant:
     """One candidate: a scheme and the settings it runs with."""
@@ -44,6 +63,10 @@ class Variant:
         words += [axes["granularity"]] if "granularity" in axes else []
         if "calibration_images" in axes:
             words += [f"cal{axes['calibration_images']}", f"seed{axes['calibration_seed']}"]
+        defaults = {item.name: item.default for item in fields(self.scheme)}
+        for axis, mark in _LABEL_MARKS.items():
+            if axis in axes and axes[axis] != defaults[axis]:
+                words.append(mark + _slug(axes[axis]))
         return "-".join([*words, f"t{self.settings.threads}"])
 
 
@@ -128,6 +151,13 @@ class Audit:
     output_types: dict[str, str]
     """Element type of each output tensor, by role (`boxes`, `scores`)."""
 
+    layers: dict[str, str] = field(default_factory=dict)
+    """Arithmetic of each layer by its canonical name, in the words of `mac_share`; empty if the names are lost."""
+
+    codebook_size: int = 0
+    """Most distinct stored weights of one output channel, over all kernels: at most 2^b for a clustered detector, 2 for
+    a binary one."""
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -174,6 +204,32 @@ class Accuracy:
 
     scorer: str
     """What computed the statistics: `hotcoco` or `pycocotools`, with its version."""
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """What quantizing one layer alone does to a detector."""
+
+    layer: str
+    """Canonical name of the layer."""
+
+    sqnr_db: float
+    """The lower of the two below: what layers are ranked by, the lowest being the most sensitive."""
+
+    sqnr_boxes_db: float
+    """Signal-to-quantization-noise ratio of the encoded boxes on calibration images, in dB."""
+
+    sqnr_scores_db: float
+    """Signal-to-quantization-noise ratio of the scores on calibration images, in dB."""
+
+    mac_share: float
+    """Share of the detector's multiply-accumulates that the layer makes, in [0, 1]."""
+
+    ap: float | None = None
+    """AP on the evaluation images with this layer alone quantized; None if it was not scored."""
+
+    ap_loss: float | None = None
+    """AP of the float detector on the same images - `ap`."""
 
 
 @dataclass(frozen=True)

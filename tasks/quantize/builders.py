@@ -5,20 +5,49 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from tasks.detector.weights import Detector
 from tasks.errors import UnsupportedScheme
 from tasks.quantize.schemes import Scheme
+from tasks.quantize.statistics import Statistics
 
 Framework = Literal["tensorflow", "none"]
 """What a worker must be able to import; workers of different frameworks are different processes."""
 
-BuildFunction = Callable[[Detector, Any, Any], bytes]
-"""(detector, scheme, calibration or None) -> content of the artifact file."""
 
-CalibrateFunction = Callable[[Detector, np.ndarray, tuple[int, ...]], dict[int, Any]]
-"""(detector, images (N, S, S, 3) uint8, sample sizes) -> calibration over the first `size` images, by size."""
+@dataclass(frozen=True)
+class Material:
+    """What a builder works from."""
+
+    detector: Detector
+    """Architecture and weights. The scheme's transform is already done to them, except where `source` is given: a
+    builder that works from a float artifact looks at the architecture alone."""
+
+    source: bytes | None = None
+    """Content of the float32 .tflite of the (transformed) detector, if `Builder.from_float32`."""
+
+    statistics: Statistics | None = None
+    """Statistics of the activations of that float32 .tflite, if the scheme is calibrated."""
+
+    kept_float: tuple[str, ...] = ()
+    """Names of the layers that stay in float."""
+
+
+BuildFunction = Callable[[Material, Any], bytes]
+"""(material, scheme) -> content of the artifact file."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Values of an axis that a toolchain can make, where it cannot make all."""
+
+    axis: str
+    """The axis."""
+
+    choices: tuple[str, ...]
+    """Values that it can make."""
+
+    reason: str
+    """Why not the others, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +69,20 @@ class Builder:
     build: BuildFunction
     """Makes the artifact."""
 
-    calibrate: CalibrateFunction | None = None
-    """Runs the representative images once for all nested sample sizes; None if the scheme needs none."""
+    format: str = "tflite"
+    """File format of the artifact, which has handlers in `tasks.quantize.formats`."""
+
+    from_float32: bool = False
+    """Whether it starts from the float32 .tflite of the detector, made before it."""
 
     packages: tuple[str, ...] = ()
     """Distributions whose versions decide about the artifact's bytes."""
 
+    limits: tuple[Limit, ...] = ()
+    """What it cannot make."""
 
-_MODULES = ("tasks.quantize.litert_converter", "tasks.quantize.litert_quantizer")
+
+_MODULES = ("tasks.quantize.litert_converter", "tasks.quantize.litert_quantizer", "tasks.quantize.keras_build")
 _BUILDERS: dict[tuple[type[Scheme], str], Builder] = {}
 
 
@@ -73,11 +108,37 @@ def builder_of(scheme: Scheme) -> Builder:
         The builder.
 
     Raises:
-        UnsupportedScheme: If the scheme's toolchain cannot make it; the message names those that can.
+        UnsupportedScheme: If the scheme's toolchain cannot make it; the message names what can be made, and why not
+            this.
     """
     found = {builder.toolchain: builder for builder in builders() if builder.scheme is type(scheme)}
     if scheme.toolchain not in found:
         raise UnsupportedScheme(
             f"{scheme.name} cannot be made by the toolchain {scheme.toolchain}; choices: {', '.join(sorted(found))}"
         )
+    refused = refusals(found[scheme.toolchain], scheme)
+    if refused:
+        raise UnsupportedScheme("; ".join(message for _, message in refused))
     return found[scheme.toolchain]
+
+
+def refusals(builder: Builder, scheme: Scheme) -> list[tuple[str, str]]:
+    """Lists what a builder cannot make of a scheme.
+
+    Args:
+        builder: A builder of the scheme's type.
+        scheme: What is to be made.
+
+    Returns:
+        (axis, message) of each value that it cannot make.
+    """
+    axes = scheme.axes()
+    return [
+        (
+            limit.axis,
+            f"{scheme.name} of the toolchain {builder.toolchain} cannot have {limit.axis} {axes[limit.axis]!r}: "
+            f"{limit.reason}; choices: {', '.join(limit.choices)}",
+        )
+        for limit in builder.limits
+        if limit.axis in axes and axes[limit.axis] not in limit.choices
+    ]

@@ -3,32 +3,86 @@
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
-Toolchain = Literal["converter", "litert_quantizer"]
+from tasks.quantize.estimators import check_estimator
+from tasks.quantize.kept_layers import NONE as KEEP_NONE
+from tasks.quantize.kept_layers import check_keep_float, is_ranked
+from tasks.quantize.transforms.base import NONE as NO_TRANSFORM
+from tasks.quantize.transforms.base import check_transform
+
+Toolchain = Literal["converter", "litert_quantizer", "keras"]
 Granularity = Literal["per_channel", "per_tensor"]
+Symmetry = Literal["asymmetric", "symmetric"]
+WeightAlgorithm = Literal["min_max", "mse", "octav", "gptq", "oscar"]
+EndType = Literal["float32", "int8", "uint8"]
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "toolchain": get_args(Toolchain),
+    "granularity": get_args(Granularity),
+    "symmetry": get_args(Symmetry),
+    "weight_algorithm": get_args(WeightAlgorithm),
+    "input_type": get_args(EndType),
+    "output_type": get_args(EndType),
+}
+_CHECKS = {"range_estimator": check_estimator, "transform": check_transform, "keep_float": check_keep_float}
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """Base of all schemes."""
+    """Base of all schemes.
+
+    An axis may exist under conditions only (a fixed range estimator has no calibration images). Where it does not
+    exist it has its default, so that schemes that differ there alone are equal.
+    """
 
     name: ClassVar[str]
     """The identifier in specs, database and command line."""
 
     toolchain: Toolchain = "converter"
-    """What makes the artifact: `converter` is TFLiteConverter, `litert_quantizer` is litert-quantizer."""
+    """What makes the artifact: `converter` is TFLiteConverter, `litert_quantizer` is litert-quantizer, `keras` is the
+    Keras build itself."""
+
+    transform: str = NO_TRANSFORM
+    """What is done to the float weights first: `none`, `equalized`, `clustered_16`, `binary`, ..."""
 
     def __post_init__(self) -> None:
-        """Checks the toolchain and, where the scheme has them, granularity and calibration sample."""
+        """Resets absent axes and checks the others."""
+        absent = self.absent_axes()
+        for item in fields(self):
+            if item.name in absent:
+                object.__setattr__(self, item.name, item.default)
         axes = self.axes()
-        for axis, choices in (("toolchain", get_args(Toolchain)), ("granularity", get_args(Granularity))):
+        for axis, choices in _CHOICES.items():
             if axis in axes and axes[axis] not in choices:
                 raise ValueError(f"{axis} is {axes[axis]!r}; choices: {', '.join(choices)}")
+        for axis, check in _CHECKS.items():
+            if axis in axes:
+                check(axes[axis])
         if axes.get("calibration_images", 1) < 1:
             raise ValueError(f"calibration_images is {axes['calibration_images']}; it must be at least 1")
 
+    def absent_axes(self) -> frozenset[str]:
+        """Returns the axes that do not exist under the values of the others."""
+        return frozenset()
+
     def axes(self) -> dict[str, Any]:
-        """Returns the axes of this scheme and their values, in order of declaration."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Returns the axes that exist and their values, in order of declaration."""
+        absent = self.absent_axes()
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in absent}
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether making it takes statistics of calibration images."""
+        return "calibration_images" in self.axes()
+
+    @property
+    def needs_ranking(self) -> bool:
+        """Whether the layers that it keeps in float are the most sensitive ones, which must be found out first."""
+        return is_ranked(self.axes().get("keep_float", KEEP_NONE))
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether no kernel makes use of the weights' form, so that only size and AP say something about it."""
+        return self.transform.startswith(("clustered", "binary"))
 
 
 @dataclass(frozen=True)
@@ -40,29 +94,78 @@ class Float32(Scheme):
 
 @dataclass(frozen=True)
 class Float16(Scheme):
-    """Weights stored in IEEE half precision, computed in float32 where the runtime has no half kernels."""
+    """IEEE half precision: on LiteRT weights stored in half, computed in float32 where the CPU has no half kernels;
+    on Keras the policy mixed_float16."""
 
     name = "float16"
 
 
 @dataclass(frozen=True)
-class DynamicInt8(Scheme):
+class BFloat16(Scheme):
+    """bfloat16 arithmetic on float32 variables: the Keras policy mixed_bfloat16."""
+
+    name = "bfloat16"
+
+    toolchain: Toolchain = "keras"
+    """What makes the artifact."""
+
+
+@dataclass(frozen=True)
+class _Integer(Scheme):
+    """Axes of every scheme with integer weights."""
+
+    toolchain: Toolchain = "litert_quantizer"
+    """What makes the artifact."""
+
+    granularity: Granularity = "per_channel"
+    """Whether each output channel of a weight tensor has its own scale."""
+
+    weight_algorithm: WeightAlgorithm = "min_max"
+    """How the range of the weights is chosen, or how they are rounded (`gptq`, `oscar`)."""
+
+    keep_float: str = KEEP_NONE
+    """Layers left in float: `none`, names or patterns joined by `|` (`Conv2d_0|BoxPredictor_*`), or
+    `most_sensitive_3`."""
+
+
+@dataclass(frozen=True)
+class DynamicInt8(_Integer):
     """8-bit weights; activations quantized on the fly by their range in each inference."""
 
     name = "dynamic_int8"
 
-    granularity: Granularity = "per_channel"
-    """Whether each output channel of a weight tensor has its own scale."""
+    toolchain: Toolchain = "converter"
+    """What makes the artifact."""
 
 
 @dataclass(frozen=True)
-class StaticInt8(Scheme):
-    """8-bit weights and activations with ranges fixed from a representative dataset; float32 input and output."""
+class DynamicInt4(_Integer):
+    """4-bit weights; activations quantized to 8 bits on the fly by their range in each inference."""
 
-    name = "static_int8"
+    name = "dynamic_int4"
 
-    granularity: Granularity = "per_channel"
-    """Whether each output channel of a weight tensor has its own scale."""
+
+@dataclass(frozen=True)
+class WeightOnlyInt8(_Integer):
+    """8-bit weights, widened to float32 before they are used; float arithmetic."""
+
+    name = "weight_only_int8"
+
+
+@dataclass(frozen=True)
+class WeightOnlyInt4(_Integer):
+    """4-bit weights, widened to float32 before they are used; float arithmetic."""
+
+    name = "weight_only_int4"
+
+
+@dataclass(frozen=True)
+class _Static(_Integer):
+    """Axes of every scheme whose activations have ranges fixed beforehand."""
+
+    range_estimator: str = "min_max"
+    """How the range of an activation follows from its statistics: `min_max`, `moving_average`, `percentile_99_99` (any
+    percentile), `mse`, `entropy`, or `fixed`, which takes no calibration images."""
 
     calibration_images: int = 64
     """Size of the representative dataset, in images."""
@@ -70,6 +173,56 @@ class StaticInt8(Scheme):
     calibration_seed: int = 0
     """Seed of the sample of calibration images; samples of one seed are nested."""
 
+    def absent_axes(self) -> frozenset[str]:
+        """See `Scheme.absent_axes`: fixed ranges take no calibration images."""
+        absent = super().absent_axes()
+        return absent | {"calibration_images", "calibration_seed"} if self.range_estimator == "fixed" else absent
 
-SCHEMES: dict[str, type[Scheme]] = {scheme.name: scheme for scheme in (Float32, Float16, DynamicInt8, StaticInt8)}
+
+@dataclass(frozen=True)
+class StaticInt8(_Static):
+    """8-bit weights and activations with ranges fixed from a representative dataset."""
+
+    name = "static_int8"
+
+    toolchain: Toolchain = "converter"
+    """What makes the artifact."""
+
+    symmetry: Symmetry = "asymmetric"
+    """Whether the zero point of activations is 0 (`symmetric`) or free."""
+
+    input_type: EndType = "float32"
+    """Element type of the input tensor."""
+
+    output_type: EndType = "float32"
+    """Element type of the output tensors."""
+
+
+@dataclass(frozen=True)
+class StaticInt4(_Static):
+    """4-bit weights and 8-bit activations with ranges fixed from a representative dataset."""
+
+    name = "static_int4"
+
+    symmetry: Symmetry = "asymmetric"
+    """Whether the zero point of activations is 0 (`symmetric`) or free."""
+
+
+@dataclass(frozen=True)
+class StaticInt8x16(_Static):
+    """8-bit weights and 16-bit activations, which are always symmetric."""
+
+    name = "static_int8x16"
+
+    toolchain: Toolchain = "converter"
+    """What makes the artifact."""
+
+
+SCHEMES: dict[str, type[Scheme]] = {
+    scheme.name: scheme
+    for scheme in (
+        Float32, Float16, BFloat16, DynamicInt8, DynamicInt4, WeightOnlyInt8, WeightOnlyInt4, StaticInt8, StaticInt4,
+        StaticInt8x16,
+    )
+}  # fmt: skip
 """Every scheme by its identifier."""

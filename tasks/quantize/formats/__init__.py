@@ -1,0 +1,1 @@
+"""Formats: how artifacts of each file format are read back."""

@@ -1,0 +1,1 @@
+"""Transforms of the canonical weights, done before any scheme and for any runtime."""
