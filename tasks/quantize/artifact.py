@@ -1,100 +1,157 @@
 """Artifacts: made, audited and stored."""
 
 import zlib
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
 
-import numpy as np
-
+from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.detector.weights import Detector
 from tasks.errors import QuantizationFailed, QuantsweepError, UnsupportedScheme
-from tasks.quantize.audit import audit, check_audit
-from tasks.quantize.builders import Builder, builder_of
-from tasks.quantize.schemes import Scheme
-from tasks.quantize.structure import structure_sha256
+from tasks.quantize.audit import check_audit
+from tasks.quantize.builders import Builder, Material, builder_of
+from tasks.quantize.formats.base import format_of
+from tasks.quantize.kept_layers import kept_layers
+from tasks.quantize.schemes import Float32, Scheme
+from tasks.quantize.statistics import Statistics
+from tasks.quantize.transforms.base import transform_of, transformed
 from tasks.storage import ArtifactStorage
-from tasks.types import Artifact
-
-FORMAT = "tflite"
-"""Format of the artifacts that LiteRT runs."""
+from tasks.types import Artifact, Audit
 
 
-def build_artifact(detector: Detector, scheme: Scheme, calibration: Any | None, storage: ArtifactStorage) -> Artifact:
-    """Makes an artifact, checks that it holds what its scheme promises, and stores it.
+def source_of(scheme: Scheme) -> Float32 | None:
+    """Tells which artifact must be made before another one.
 
     Args:
-        detector: Architecture and weights.
+        scheme: What is to be made.
+
+    Returns:
+        The float32 .tflite that it starts from and whose activations are calibrated, or None if it starts from the
+        detector.
+    """
+    return Float32(transform=scheme.transform) if builder_of(scheme).from_float32 else None
+
+
+def make(
+    detector: Detector,
+    scheme: Scheme,
+    source: bytes | None = None,
+    statistics: Statistics | None = None,
+    ranking: Sequence[str] = (),
+) -> bytes:
+    """Makes the content of an artifact, and checks that it holds what its scheme promises.
+
+    Args:
+        detector: Architecture and weights, without the scheme's transform.
         scheme: How to make it.
-        calibration: What `calibrate` gave for the scheme's sample, or None if the scheme needs none.
+        source: Content of the artifact that `source_of` names, if it names one.
+        statistics: Of the activations of `source` over the scheme's sample, if the scheme is calibrated.
+        ranking: The layers, the most sensitive first, if the scheme needs a ranking.
+
+    Returns:
+        Content of the file.
+
+    Raises:
+        UnsupportedScheme: If the toolchain cannot make the scheme, or its `keep_float` does not fit the detector.
+        QuantizationFailed: If the toolchain raised an error, or something that it needs is missing.
+        AuditMismatch: If the result is not what the scheme promises.
+        ArtifactUnreadable: If the result is damaged.
+    """
+    return _audited(detector, scheme, source, statistics, ranking)[0]
+
+
+def build_artifact(
+    detector: Detector,
+    scheme: Scheme,
+    storage: ArtifactStorage,
+    source: bytes | None = None,
+    statistics: Statistics | None = None,
+    ranking: Sequence[str] = (),
+) -> Artifact:
+    """Makes an artifact as `make` does, and stores it.
+
+    Args:
+        detector: See `make`, and so for the others.
+        scheme: How to make it.
         storage: Where the file goes; an artifact that fails its audit is not stored.
+        source: Content of the float32 .tflite.
+        statistics: Of its activations.
+        ranking: The layers by sensitivity.
 
     Returns:
         The artifact.
 
     Raises:
-        UnsupportedScheme: If the toolchain cannot make the scheme.
-        QuantizationFailed: If the toolchain raised an error, or the scheme needs a calibration and none is given.
-        AuditMismatch: If the result is not what the scheme promises.
-        ArtifactUnreadable: If the result is not a whole .tflite file.
+        TaskFailure: As `make`.
     """
-    builder = builder_of(scheme)
-    if builder.calibrate is not None and calibration is None:
-        raise QuantizationFailed(f"{scheme.name} needs a calibration, and none was given")
-    data = _build(builder, detector, scheme, calibration)
-    found = audit(data)
-    check_audit(found, scheme)
+    data, found = _audited(detector, scheme, source, statistics, ranking)
+    form = format_of(builder_of(scheme).format)
     return Artifact(
-        sha256=storage.put(data, FORMAT),
-        format=FORMAT,
+        sha256=storage.put(data, form.name),
+        format=form.name,
         size_bytes=len(data),
         compressed_bytes=len(zlib.compress(data, level=6)),
-        structure_sha256=structure_sha256(data),
+        structure_sha256=form.structure(data),
         audit=found,
     )
 
 
-def calibrate(detector: Detector, scheme: Scheme, pixels: np.ndarray, sizes: tuple[int, ...]) -> dict[int, Any]:
-    """Runs representative images once for all sample sizes.
+def toolchain_versions(scheme: Scheme) -> dict[str, str]:
+    """Returns the installed version of each distribution that decides about an artifact's bytes, without imports."""
+    names = set(builder_of(scheme).packages)
+    transform = transform_of(scheme.transform)
+    names |= set(transform.packages) if transform else set()
+    source = source_of(scheme)
+    return {name: version(name) for name in sorted(names)} | (toolchain_versions(source) if source else {})
 
-    Args:
-        detector: Architecture and weights.
-        scheme: Any scheme of the type and toolchain to calibrate for; its own sample size does not matter.
-        pixels: (N, S, S, 3) uint8 RGB, in the order of the sample.
-        sizes: Sample sizes, at most N.
 
-    Returns:
-        Calibration over the first `size` images, by size: plain values, a few kilobytes each.
-
-    Raises:
-        UnsupportedScheme: If the toolchain cannot make the scheme, or the scheme needs no calibration.
-        QuantizationFailed: If the toolchain raised an error.
-    """
+def _audited(
+    detector: Detector,
+    scheme: Scheme,
+    source: bytes | None,
+    statistics: Statistics | None,
+    ranking: Sequence[str],
+) -> tuple[bytes, Audit]:
     builder = builder_of(scheme)
-    if builder.calibrate is None:
-        raise UnsupportedScheme(f"{scheme.name} of the toolchain {scheme.toolchain} needs no calibration")
+    material = _material(builder, detector, scheme, source, statistics, ranking)
+    data = _build(builder, material, scheme)
+    found = format_of(builder.format).audit(data)
+    check_audit(found, scheme, material.kept_float)
+    return data, found
+
+
+def _material(
+    builder: Builder,
+    detector: Detector,
+    scheme: Scheme,
+    source: bytes | None,
+    statistics: Statistics | None,
+    ranking: Sequence[str],
+) -> Material:
+    needed = {
+        "the float32 artifact": builder.from_float32 and source is None,
+        "statistics of calibration images": scheme.is_calibrated and statistics is None,
+        "a ranking of the layers": scheme.needs_ranking and not ranking,
+    }
+    missing = [what for what, is_missing in needed.items() if is_missing]
+    if missing:
+        raise QuantizationFailed(f"{scheme.name} needs {' and '.join(missing)}, and none was given")
+    names = [layer.name for layer in layers(detector.spec)]
     try:
-        return builder.calibrate(detector, pixels, sizes)
-    except (QuantsweepError, MemoryError):
-        raise
-    except Exception as error:
-        raise QuantizationFailed(_first_line(builder, error)) from error
+        kept = kept_layers(scheme.axes().get("keep_float", "none"), names, ranking)
+    except ValueError as error:
+        raise UnsupportedScheme(str(error)) from error
+    if builder.from_float32:
+        return Material(detector, source, statistics, kept)
+    return Material(transformed(detector, scheme.transform), None, statistics, kept)
 
 
-def toolchain_versions(builder: Builder) -> dict[str, str]:
-    """Returns the installed version of each distribution that decides about a builder's artifacts, without imports."""
-    return {name: version(name) for name in builder.packages}
-
-
-def _build(builder: Builder, detector: Detector, scheme: Scheme, calibration: Any | None) -> bytes:
+def _build(builder: Builder, material: Material, scheme: Scheme) -> bytes:
     try:
-        return builder.build(detector, scheme, calibration)
+        return builder.build(material, scheme)
     except (QuantsweepError, MemoryError):
         raise
     # Toolchains raise whatever their depths raise; nothing is swallowed, the cause stays attached.
     except Exception as error:
-        raise QuantizationFailed(_first_line(builder, error)) from error
-
-
-def _first_line(builder: Builder, error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{builder.toolchain} failed: {type(error).__name__}: {lines[0] if lines else 'no message'}"
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        what = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+        raise QuantizationFailed(f"{builder.toolchain} failed: {what}") from error

@@ -11,9 +11,10 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 from tasks.detector.ssd_mobilenet_v1 import SSDMobileNetV1Spec, layers
 from tasks.detector.weights import Detector
-from tasks.quantize.builders import builder_of
-from tasks.quantize.ranges import Ranges, calibrate
-from tasks.quantize.schemes import Scheme
+from tasks.quantize.artifact import make, source_of
+from tasks.quantize.observe import observe
+from tasks.quantize.schemes import Float32, Scheme
+from tasks.quantize.statistics import Statistics, merge
 
 SAMPLES = (2, 4)
 UNTRAINED = 3
@@ -47,19 +48,48 @@ def pixels() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def calibrations(detector: Detector, pixels: np.ndarray) -> dict[int, Ranges]:
-    return calibrate(detector, pixels, SAMPLES)
+def source(detector: Detector) -> Callable[[str], bytes]:
+    """Makes the float32 .tflite of the small detector under a transform, each one once."""
+    made: dict[str, bytes] = {}
+
+    def make_source(transform: str = "none") -> bytes:
+        if transform not in made:
+            made[transform] = make(detector, Float32(transform=transform))
+        return made[transform]
+
+    return make_source
 
 
 @pytest.fixture(scope="session")
-def built(detector: Detector, calibrations: dict[int, Ranges]) -> Callable[[Scheme], bytes]:
-    """Makes an artifact of the small detector, each one once."""
+def statistics(source: Callable[[str], bytes], pixels: np.ndarray) -> Callable[[int, str], Statistics]:
+    """Gathers the statistics of the first images, each set once."""
+    made: dict[tuple[int, str], Statistics] = {}
+
+    def gather(size: int, transform: str = "none") -> Statistics:
+        if (size, transform) not in made:
+            keys = [f"image {index}" for index in range(size)]
+            made[size, transform] = merge(*observe(source(transform), pixels[:size], keys))
+        return made[size, transform]
+
+    return gather
+
+
+@pytest.fixture(scope="session")
+def built(
+    detector: Detector, source: Callable[[str], bytes], statistics: Callable[[int, str], Statistics]
+) -> Callable[..., bytes]:
+    """Makes an artifact of the small detector, audited, each one once. Ranked layers are kept in the table's order."""
     made: dict[Scheme, bytes] = {}
 
     def build(scheme: Scheme) -> bytes:
         if scheme not in made:
-            calibration = calibrations.get(getattr(scheme, "calibration_images", 0))
-            made[scheme] = builder_of(scheme).build(detector, scheme, calibration)
+            made[scheme] = make(
+                detector,
+                scheme,
+                source(scheme.transform) if source_of(scheme) else None,
+                statistics(scheme.axes()["calibration_images"], scheme.transform) if scheme.is_calibrated else None,
+                [layer.name for layer in layers(detector.spec)],
+            )
         return made[scheme]
 
     return build
