@@ -1,5 +1,7 @@
 """Images of a plan, preprocessed once by tasks and kept in the object store."""
 
+from collections.abc import Iterable
+
 from cluster.executor import Ref
 from cluster.lanes import LIGHT
 from orchestrator.graph import Graph
@@ -10,6 +12,9 @@ from tasks.coco.preprocess import preprocess_shard, shard_files
 
 SHARD_IMAGES = 64
 """Most images of a shard."""
+
+CALIBRATION_SHARD_IMAGES = 16
+"""Most calibration images of a shard."""
 
 _PRIORITY = 0
 
@@ -25,25 +30,33 @@ class PreparedImages:
             graph: Where the work goes; a damaged image ends its next `run` with a `DataMistake`.
         """
         self._plan, self._graph = plan, graph
-        self._samples: dict[int, list[Ref]] = {}
+        self._samples: dict[tuple[int, int], Ref] = {}
         files = shard_files(plan.evaluation.images, _shard_size(len(plan.evaluation), graph.executor.cpus))
         self.counts = [len(part) for part in files]
         self.evaluation = self._prepared("images to evaluate", files)
 
-    def sample(self, seed: int, size: int) -> list[Ref]:
-        """Preprocesses a calibration sample, once a seed.
+    def calibration(self, samples: Iterable[tuple[int, int]]) -> list[Ref]:
+        """Preprocesses every image of some calibration samples, each image once.
 
         Args:
-            seed: Seed of the sample.
-            size: Number of images; smaller samples of the seed are its beginning.
+            samples: (seed, size) of each sample.
 
         Returns:
-            Refs to shards, in the order of the sample.
+            Refs to shards, small ones, since their work is heavier than inference.
         """
-        if seed not in self._samples:
-            files = shard_files(self._plan.sample(seed, size), SHARD_IMAGES)
-            self._samples[seed] = self._prepared(f"images of seed {seed}", files)
-        return self._samples[seed]
+        wanted = {file.image_id: file for seed, size in samples for file in self._plan.sample(seed, size)}
+        files = tuple(wanted[image_id] for image_id in sorted(wanted))
+        if not files:
+            return []
+        share = -(-len(files) // (2 * max(self._graph.executor.cpus, 1)))
+        return self._prepared("calibration images", shard_files(files, max(1, min(CALIBRATION_SHARD_IMAGES, share))))
+
+    def sample(self, seed: int, size: int) -> Ref:
+        """Preprocesses the beginning of a calibration sample as one shard, once a seed and size."""
+        if (seed, size) not in self._samples:
+            files = shard_files(self._plan.sample(seed, size), size)
+            (self._samples[seed, size],) = self._prepared(f"{size} images of seed {seed}", files)
+        return self._samples[seed, size]
 
     def _prepared(self, key: str, shards: tuple[tuple[ImageFile, ...], ...]) -> list[Ref]:
         storage, size = self._plan.storage, self._plan.detector.spec.image_size

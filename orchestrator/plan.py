@@ -7,22 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.demo import demo_calibration, demo_evaluation
+from orchestrator.space import REFERENCE
 from orchestrator.spec import ImageSet, Spec
 from tasks.coco.dataset import Dataset, calibration_order, load_dataset, refuse_overlap
 from tasks.coco.image_file import ImageFile
 from tasks.coco.preprocess import PREPROCESSING
 from tasks.detector.demo import demo_detector
+from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.detector.weights import Detector
 from tasks.errors import DataMistake, SpecMistake
 from tasks.identity import key_of
 from tasks.quantize.artifact import toolchain_versions
-from tasks.quantize.builders import builder_of
+from tasks.quantize.kept_layers import kept_layers
 from tasks.quantize.schemes import Scheme
 from tasks.runtimes.base import runtime_of
 from tasks.storage import ArtifactStorage
 from tasks.types import Artifact, Host, RuntimeSettings
 
 _LATENCY_PROTOCOL = "v1: paired blocks in a fresh process"
+
+INTERVAL_METHOD = "v1: paired percentile bootstrap over images"
+"""How the interval of a loss is estimated."""
+
+RANKING_IMAGES = 16
+"""Calibration images on which the outputs of a detector with one quantized layer are compared."""
+
+_RANKING_PROTOCOL = f"v1: lower SQNR of boxes and scores over {RANKING_IMAGES} images"
 
 
 @dataclass(frozen=True)
@@ -65,11 +75,36 @@ class Plan:
 
     def request_key(self, scheme: Scheme) -> str:
         """Returns the key of an artifact request."""
-        calibrated = "calibration_images" in scheme.axes()
-        sample = self.calibration.fingerprint if calibrated and self.calibration else None
-        versions = toolchain_versions(builder_of(scheme))
-        preprocessing = PREPROCESSING if calibrated else None
-        return key_of("artifact", self.detector.sha256, scheme.name, scheme, sample, preprocessing, versions)
+        uses_images = scheme.is_calibrated or scheme.needs_ranking
+        images = self._calibration_key() if uses_images else None
+        ranking = _RANKING_PROTOCOL if scheme.needs_ranking else None
+        versions = toolchain_versions(scheme)
+        return key_of("artifact", self.detector.sha256, scheme.name, scheme, images, ranking, versions)
+
+    def sensitivity_key(self, scheme: Scheme, scored: bool) -> str:
+        """Returns the key of a sensitivity analysis.
+
+        Args:
+            scheme: How one layer at a time is quantized.
+            scored: Whether AP is measured, too.
+
+        Returns:
+            The key.
+        """
+        scoring = (self.evaluation.fingerprint, self.scoring(REFERENCE.settings)) if scored else None
+        versions = toolchain_versions(scheme)
+        return key_of(
+            "sensitivity", self.detector.sha256, scheme.name, scheme, self._calibration_key(), _RANKING_PROTOCOL,
+            versions, scoring,
+        )  # fmt: skip
+
+    def interval_key(self, reference_accuracy_key: str, accuracy_key: str) -> str:
+        """Returns the key of the interval of a loss."""
+        return key_of("loss interval", reference_accuracy_key, accuracy_key, INTERVAL_METHOD)
+
+    def _calibration_key(self) -> tuple[str, str]:
+        assert self.calibration is not None
+        return self.calibration.fingerprint, PREPROCESSING
 
     def accuracy_key(self, artifact: Artifact, settings: RuntimeSettings) -> str:
         """Returns the key of the accuracy of an artifact."""
@@ -105,12 +140,12 @@ class Plan:
     def provenance(self) -> dict[str, Any]:
         """What the whole sweep depends on: versions, calibration images, postprocessing."""
         packages = ("quantsweep", "numpy", "pillow", "hotcoco", "pycocotools")
-        makers = {
-            builder_of(variant.scheme).toolchain: builder_of(variant.scheme) for variant in self.spec.space.variants
-        }
+        makers: dict[str, dict[str, str]] = {}
+        for variant in self.spec.space.variants:
+            makers.setdefault(variant.scheme.toolchain, {}).update(toolchain_versions(variant.scheme))
         return {
             "versions": {name: version(name) for name in packages},
-            "toolchains": {name: toolchain_versions(builder) for name, builder in sorted(makers.items())},
+            "toolchains": makers,
             "calibration": self.calibration.fingerprint if self.calibration else None,
             "scoring": self.scoring(self.spec.space.variants[0].settings),
         }
@@ -136,6 +171,7 @@ def prepare(spec: Spec, storage: ArtifactStorage, folder: Path) -> Plan:
     detector = Detector.load(spec.detector) if spec.detector else demo_detector()
     evaluation = _annotated(spec.evaluation) if spec.evaluation else demo_evaluation(folder)
     _refuse_other_classes(detector, evaluation)
+    _refuse_unknown_layers(spec, detector)
     calibration = None
     if spec.needs_calibration:
         calibration = _images(spec.calibration) if spec.calibration else demo_calibration(folder)
@@ -163,8 +199,21 @@ def _refuse_other_classes(detector: Detector, evaluation: Dataset) -> None:
         )
 
 
+def _refuse_unknown_layers(spec: Spec, detector: Detector) -> None:
+    names = [layer.name for layer in layers(detector.spec)]
+    problems = []
+    for value in dict.fromkeys(variant.scheme.axes().get("keep_float", "none") for variant in spec.space.variants):
+        try:
+            kept_layers(value, names, ranking=names)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise SpecMistake("; ".join(problems))
+
+
 def _refuse_small(spec: Spec, calibration: Dataset) -> None:
-    largest = max(variant.scheme.axes().get("calibration_images", 0) for variant in spec.space.variants)
+    schemes = [*(variant.scheme for variant in spec.space.variants), *spec.sensitivity]
+    largest = max(scheme.axes().get("calibration_images", 0) for scheme in schemes)
     if largest > len(calibration):
         raise SpecMistake(
             f"calibration_images is {largest}, but the calibration set {calibration.name} has {len(calibration)} images"

@@ -2,12 +2,13 @@
 
 import difflib
 import itertools
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from orchestrator.document import Place
-from tasks.quantize.builders import Builder, builder_of, builders
+from tasks.quantize.builders import Builder, builder_of, builders, refusals
 from tasks.quantize.schemes import SCHEMES, Float32, Scheme
 from tasks.types import RuntimeSettings, Variant
 
@@ -23,10 +24,17 @@ class Space:
     """A fixed list of variants."""
 
     variants: tuple[Variant, ...]
-    """Distinct variants in the order of the spec; the reference is first, named there or not."""
+    """Distinct variants in the order of the spec; the reference is first, then the float32 build of every other
+    runtime, named in the spec or not."""
 
-    collapsed: int
-    """How many variants of the spec were equal to an earlier one."""
+    repeats: dict[str, int]
+    """How often the spec asks for a variant beyond the first time, by label, where it does: its lists differ in axes
+    that do not exist for it (fixed ranges take no calibration images), or its blocks overlap."""
+
+    @property
+    def collapsed(self) -> int:
+        """How many variants of the spec were equal to an earlier one."""
+        return sum(self.repeats.values())
 
 
 def expand(blocks: list[Any], threads: list[int]) -> tuple[Space, list[Broken]]:
@@ -39,17 +47,30 @@ def expand(blocks: list[Any], threads: list[int]) -> tuple[Space, list[Broken]]:
     Returns:
         The space of the blocks without problems, and the broken rules, all of them.
     """
+    schemes, broken = expand_schemes(blocks)
+    asked = [
+        Variant(scheme, RuntimeSettings(builder_of(scheme).runtime, count)) for scheme in schemes for count in threads
+    ]
+    runtimes = dict.fromkeys(variant.settings.runtime for variant in asked)
+    floats = [_float32_of(runtime, threads[0]) for runtime in runtimes if runtime != REFERENCE.settings.runtime]
+    repeats = {variant.label: count - 1 for variant, count in Counter(asked).items() if count > 1}
+    return Space(tuple(dict.fromkeys([REFERENCE, *floats, *asked])), repeats), broken
+
+
+def expand_schemes(blocks: list[Any]) -> tuple[list[Scheme], list[Broken]]:
+    """Multiplies out the blocks into schemes, repeats included; see `expand`."""
     found: list[Scheme] = []
     broken: list[Broken] = []
     for index, block in enumerate(blocks):
         schemes, problems = _expand_block(block)
         found += schemes
         broken += [((index, *place), message) for place, message in problems]
-    variants = [
-        Variant(scheme, RuntimeSettings(builder_of(scheme).runtime, count)) for scheme in found for count in threads
-    ]
-    distinct = dict.fromkeys([REFERENCE, *variants])
-    return Space(tuple(distinct), len(variants) - len(set(variants))), broken
+    return found, broken
+
+
+def _float32_of(runtime: str, threads: int) -> Variant:
+    maker = next(builder for builder in builders() if builder.scheme is Float32 and builder.runtime == runtime)
+    return Variant(Float32(toolchain=maker.toolchain), RuntimeSettings(runtime, threads))  # type: ignore[arg-type]
 
 
 def _expand_block(block: Any) -> tuple[list[Scheme], list[Broken]]:
@@ -65,20 +86,27 @@ def _expand_block(block: Any) -> tuple[list[Scheme], list[Broken]]:
     if broken:
         return [], broken
     schemes: list[Scheme] = []
-    for name in axes["scheme"]:
-        made, problems = _expand_scheme(SCHEMES[name], axes)
+    wanted_runtimes = axes.get("runtime", [REFERENCE.settings.runtime])
+    for name, runtime in itertools.product(axes["scheme"], wanted_runtimes):
+        made, problems = _expand_scheme(SCHEMES[name], runtime, "runtime" in axes, axes)
         schemes += made
         broken += problems
     return schemes, list(dict.fromkeys(broken))
 
 
-def _expand_scheme(scheme: type[Scheme], axes: dict[str, list[Any]]) -> tuple[list[Scheme], list[Broken]]:
+def _expand_scheme(
+    scheme: type[Scheme], runtime: str, is_named: bool, axes: dict[str, list[Any]]
+) -> tuple[list[Scheme], list[Broken]]:
     own = {field.name: field for field in fields(scheme)}
     given = {key: values for key, values in axes.items() if key not in ("runtime", "scheme")}
     foreign = [key for key in given if key not in own]
     if foreign:
         return [], [((key,), _no_axis(key, scheme, own)) for key in foreign]
-    makers = _makers(scheme, axes.get("runtime", [REFERENCE.settings.runtime]))
+    everywhere = [builder for builder in builders() if builder.scheme is scheme]
+    makers = {builder.toolchain: builder for builder in everywhere if builder.runtime == runtime or not is_named}
+    if not makers:
+        runtimes = ", ".join(sorted({builder.runtime for builder in everywhere}))
+        return [], [(("runtime",), f"{scheme.name} cannot be made for the runtime {runtime!r}; choices: {runtimes}")]
     broken: list[Broken] = [
         (("toolchain",), f"{scheme.name} cannot be made by the toolchain {value!r}; choices: {', '.join(makers)}")
         for value in given.get("toolchain", [])
@@ -91,19 +119,26 @@ def _expand_scheme(scheme: type[Scheme], axes: dict[str, list[Any]]) -> tuple[li
     made: list[Scheme] = []
     for values in itertools.product(*given.values()):
         chosen = dict(zip(given, values, strict=True))
-        wrong = _wrong_types(own, chosen)
-        try:
-            made += [] if wrong else [scheme(**chosen)]
-        except ValueError as error:
-            wrong = [_broken_value(str(error), chosen)]
+        found, wrong = _one_scheme(scheme, own, makers, chosen)
+        made += found
         broken += wrong
     return made, broken
 
 
-def _makers(scheme: type[Scheme], runtimes: Iterable[str]) -> dict[str, Builder]:
-    return {
-        builder.toolchain: builder for builder in builders() if builder.scheme is scheme and builder.runtime in runtimes
-    }
+def _one_scheme(
+    scheme: type[Scheme], own: dict[str, Any], makers: dict[str, Builder], chosen: dict[str, Any]
+) -> tuple[list[Scheme], list[Broken]]:
+    wrong = _wrong_types(own, chosen)
+    if wrong:
+        return [], wrong
+    try:
+        made = scheme(**chosen)
+    except ValueError as error:
+        return [], [_broken_value(str(error), chosen)]
+    refused = refusals(makers[made.toolchain], made)
+    return (
+        ([], [((axis,) if axis in chosen else (), message) for axis, message in refused]) if refused else ([made], [])
+    )
 
 
 def _wrong_types(own: dict[str, Any], chosen: dict[str, Any]) -> list[Broken]:

@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.budget import Budget
 from orchestrator.document import Document, Place, Problem, read_document, refuse
-from orchestrator.space import Space, expand
+from orchestrator.space import Broken, Space, expand, expand_schemes
 from tasks.errors import SpecMistake
+from tasks.quantize.kept_layers import NONE
+from tasks.quantize.schemes import Scheme
 from tasks.types import Postprocessing
 
 DEMO = "demo"
@@ -79,6 +81,7 @@ class _SpecFile(_Strict):
     calibration: ImageSet | Literal["demo"] | None = None
     budget: BudgetSettings | None = None
     space: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    sensitivity: list[dict[str, Any]] = []
     latency: LatencySettings = LatencySettings()
     postprocessing: PostprocessingSettings = PostprocessingSettings()
 
@@ -103,13 +106,16 @@ class Spec:
     """Representative images, or None for the synthetic set (or for none, if `needs_calibration` is False)."""
 
     needs_calibration: bool
-    """Whether a variant of the space needs calibration images."""
+    """Whether a variant of the space or a sensitivity analysis needs calibration images."""
 
     budget: Budget | None
     """The largest loss of a feasible variant."""
 
     space: Space
     """The variants."""
+
+    sensitivity: tuple[Scheme, ...]
+    """Schemes whose effect on each layer alone is measured."""
 
     latency: LatencySettings
     """How latency is measured."""
@@ -166,10 +172,14 @@ def parse_spec(text: str, origin: str, folder: Path) -> Spec:
     threads = file.latency.threads if file else [1]
     space, broken = expand(blocks if isinstance(blocks, list) else [], threads)
     problems += [Problem(document.line_of(("space", *place)), message) for place, message in broken]
-    needs_calibration = any("calibration_images" in variant.scheme.axes() for variant in space.variants)
+    analysed, broken = _sensitivity(document.values.get("sensitivity"))
+    problems += [Problem(document.line_of(("sensitivity", *place)), message) for place, message in broken]
+    calibrated = [each.scheme for each in space.variants if each.scheme.is_calibrated or each.scheme.needs_ranking]
+    needs_calibration = bool(calibrated or analysed)
     if needs_calibration and file and file.calibration is None:
-        message = "the space holds static schemes, which need calibration images: give `calibration: {images: FOLDER}`"
-        problems.append(Problem(document.line_of(("space",)), message))
+        what = calibrated[0].name if calibrated else "a sensitivity analysis"
+        message = f"{what} needs calibration images: give `calibration: {{images: FOLDER}}`"
+        problems.append(Problem(document.line_of(("space",) if calibrated else ("sensitivity",)), message))
     refuse(origin, problems)
     assert file is not None
     return Spec(
@@ -183,9 +193,19 @@ def parse_spec(text: str, origin: str, folder: Path) -> Spec:
         if file.budget
         else None,
         space=space,
+        sensitivity=analysed,
         latency=file.latency,
         postprocessing=Postprocessing(**file.postprocessing.model_dump()),
     )
+
+
+def _sensitivity(blocks: Any) -> tuple[tuple[Scheme, ...], list[Broken]]:
+    """Multiplies out the blocks of `sensitivity`: schemes of which one layer at a time can be quantized."""
+    schemes, broken = expand_schemes(blocks if isinstance(blocks, list) else [])
+    for scheme in schemes:
+        if scheme.axes().get("keep_float", "") != NONE:
+            broken.append(((), f"{scheme.name} cannot be analysed layer by layer; it must have `keep_float: none`"))
+    return tuple(dict.fromkeys(schemes)), list(dict.fromkeys(broken))
 
 
 def _located(images: ImageSet | str | None, folder: Path) -> ImageSet | None:

@@ -1,33 +1,33 @@
 """The sweep: every variant of a plan through the task graph, every result into the database as it comes."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 
 from sqlalchemy import Engine
 
 from cluster.executor import Executor, Ref
-from cluster.lanes import BENCHMARK, LANES_BY_FRAMEWORK, LIGHT
+from cluster.lanes import LIGHT
+from orchestrator.accuracies import Accuracies
+from orchestrator.artifacts import Artifacts, known_artifact
+from orchestrator.calibration import Calibration
 from orchestrator.graph import Graph
 from orchestrator.images import PreparedImages
+from orchestrator.latencies import Latencies, benchmark_host
 from orchestrator.plan import Plan
 from orchestrator.progress import Observer
+from orchestrator.sensitivity import Sensitivities
 from orchestrator.space import REFERENCE
 from results.queries import leaderboard
 from results.store import Store
 from results.sweep_record import SweepRecord, variant_key
 from tasks import steps
-from tasks.benchmark import BenchmarkOptions
 from tasks.detector.ssd_mobilenet_v1 import layers
-from tasks.errors import ClusterMistake
-from tasks.host import this_host
 from tasks.identity import key_of
-from tasks.quantize.artifact import toolchain_versions
-from tasks.quantize.builders import builder_of
 from tasks.quantize.schemes import Scheme
-from tasks.runtimes.base import runtime_of
-from tasks.types import Accuracy, Artifact, Failure, Host, Latency, RuntimeSettings, Variant
+from tasks.types import Accuracy, Artifact, Failure, Latency, Variant
 
-_CALIBRATE, _BUILD, _SCORE, _DETECT, _MEASURE = range(1, 6)
+_SCORE = 3
 
 
 @dataclass
@@ -41,15 +41,39 @@ class _Run:
     """Key of its artifact request."""
 
     artifact: Artifact | None = None
-    accuracy_key: str | None = None
-    accuracy: Accuracy | None = None
-    latency_key: str | None = None
-    latency: Latency | None = None
+    accuracy: tuple[str, Accuracy] | None = None
+    """Key and accuracy."""
+
+    latency: tuple[str, Latency] | None = None
+    """Key and latency."""
+
     failure: tuple[str, Failure] | None = None
     """Key and failure of the first step that failed."""
 
-    awaited: int = 2
-    """Results still missing: accuracy and latency."""
+    awaited: int = 3
+    """Results still missing: accuracy, its comparison with the reference's, and latency."""
+
+
+@dataclass
+class _Gate:
+    """Work that waits for a result of the reference."""
+
+    is_open: bool = False
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+
+    def after(self, work: Callable[[], None]) -> None:
+        """Does the work now, or as soon as the gate opens."""
+        if self.is_open:
+            work()
+        else:
+            self.waiting.append(work)
+
+    def open(self) -> None:
+        """Lets everything through."""
+        self.is_open = True
+        for work in self.waiting:
+            work()
+        self.waiting.clear()
 
 
 @dataclass(frozen=True)
@@ -111,6 +135,16 @@ class Sweep:
             for variant, key in zip(plan.spec.space.variants, self._record.variant_keys, strict=True)
             if statuses.get(key) != "done" and not (statuses.get(key) == "failed" and self._is_final(variant))
         )
+        self.unanalysed = tuple(
+            scheme
+            for scheme in plan.spec.sensitivity
+            if self._store.sensitivity_of(plan.sensitivity_key(scheme, scored=True)) is None
+        )
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether everything is known already."""
+        return not (self.unsettled or self.unanalysed)
 
     def _is_final(self, variant: Variant) -> bool:
         """Whether a failure of the variant is kept, so that trying again would only give it again."""
@@ -131,27 +165,46 @@ class Sweep:
         Raises:
             DataMistake: If an image is damaged.
         """
-        self._executor, self._graph = executor, Graph(executor)
-        variants = self._plan.spec.space.variants
-        self._observer.began(len(variants), len(variants) - len(self.unsettled), len(self._plan.evaluation))
-        self._runs = {variant: _Run(variant, self._plan.request_key(variant.scheme)) for variant in self.unsettled}
-        self._reference = _Run(REFERENCE, self._plan.request_key(REFERENCE.scheme))
-        self._waiting_for_reference: list[_Run] = []
-        self._evaluating: dict[str, list[_Run]] = {}
-        self._prepare_images()
+        plan, observer = self._plan, self._observer
+        graph = self._graph = Graph(executor)
+        variants = plan.spec.space.variants
+        observer.began(len(variants), len(variants) - len(self.unsettled), len(plan.evaluation))
+        observer.stage("preparing images")
+        images = PreparedImages(plan, graph)
+        calibration = Calibration(plan, graph, images, self._samples())
+        # A damaged image ends the sweep here, before anything is written.
+        graph.run()
         self._begin()
-        self._host = self._benchmark_host()
-        self._detector_ref = executor.put(self._plan.detector)
-        self._truth_ref = executor.put(self._plan.evaluation.ground_truth())
-        self._observer.stage("building, scoring and timing")
-        for run in (self._reference, *self._runs.values()):
-            self._request(run)
-        self._graph.run()
+        observer.stage("asking the benchmark node what it is")
+        self._latencies = Latencies(plan, graph, self._store, images, benchmark_host(executor))
+        detector, self._truth = executor.put(plan.detector), executor.put(plan.evaluation.ground_truth())
+        self._accuracies = Accuracies(plan, graph, self._store, self._truth, images, observer)
+        sensitivities = Sensitivities(plan, graph, self._store, detector, self._truth, images)
+        artifacts = Artifacts(plan, graph, self._store, detector, calibration, sensitivities)
+        observer.stage("building, scoring and timing")
+        self._reference = _Run(REFERENCE, plan.request_key(REFERENCE.scheme))
+        self._reference_made, self._reference_scored = _Gate(), _Gate()
+        runs = [_Run(variant, plan.request_key(variant.scheme)) for variant in self.unsettled]
+        artifacts.request(REFERENCE.scheme, self._take_reference)
+        for run in runs:
+            artifacts.request(run.variant.scheme, partial(self._take_artifact, run))
+        unanalysed = self._analyse(artifacts, sensitivities)
+        graph.run()
         self._confirm_best()
         self._store.finish_sweep(self.key)
         return SweepOutcome(
-            self.key, self._graph.submitted, sum(run.failure is not None for run in self._runs.values())
-        )
+            self.key, graph.submitted, sum(run.failure is not None for run in runs) + len(unanalysed)
+        )  # fmt: skip
+
+    def _samples(self) -> set[tuple[int, int]]:
+        """Seed and size of every calibration sample whose statistics will be asked for."""
+        plan = self._plan
+        wanted = [variant.scheme for variant in self.unsettled] + list(self.unanalysed)
+        unknown = [
+            scheme for scheme in wanted if known_artifact(plan, self._store, plan.request_key(scheme)) is None
+        ]  # fmt: skip
+        calibrated = [scheme.axes() for scheme in (*unknown, *self.unanalysed) if scheme.is_calibrated]
+        return {(axes["calibration_seed"], axes["calibration_images"]) for axes in calibrated}
 
     def _begin(self) -> None:
         plan, store = self._plan, self._store
@@ -168,195 +221,91 @@ class Sweep:
         )
         store.begin_sweep(self._record)
 
-    def _benchmark_host(self) -> Host:
-        if self._executor.is_here:
-            return this_host()
-        self._observer.stage("asking the benchmark node what it is")
-        ref = self._executor.submit(BENCHMARK, "host", this_host)
-        host = self._executor.result(self._executor.wait([ref]))
-        if isinstance(host, Failure):
-            raise ClusterMistake(f"the benchmark node did not answer: {host.message}")
-        assert isinstance(host, Host)
-        return host
+    def _analyse(self, artifacts: Artifacts, sensitivities: Sensitivities) -> list[Scheme]:
+        """Starts the analyses of the spec; returns those that failed, once the graph has run."""
+        failed: list[Scheme] = []
 
-    def _prepare_images(self) -> None:
-        """Preprocesses all images that will be needed; a damaged one ends the sweep before it begins."""
-        self._observer.stage("preparing images")
-        self._images = PreparedImages(self._plan, self._graph)
-        for run in self._runs.values():
-            axes = run.variant.scheme.axes()
-            if "calibration_seed" in axes and self._made(run) is None:
-                self._images.sample(axes["calibration_seed"], self._sizes(run.variant.scheme)[-1])
-        self._graph.run()
+        def take(scheme: Scheme, ranking: tuple[str, ...] | Failure) -> None:
+            if isinstance(ranking, Failure):
+                failed.append(scheme)
+                self._observer.stage(f"the layers of {scheme.name} could not be analysed: {ranking.message}")
 
-    # Artifacts
+        def begin(scheme: Scheme, source: Artifact | Failure | None, statistics: Ref | Failure | None) -> None:
+            broken = next((item for item in (source, statistics) if isinstance(item, Failure)), None)
+            if broken is not None:
+                take(scheme, broken)
+            elif isinstance(source, Artifact):
+                sensitivities.ranking(scheme, source, statistics, partial(take, scheme))
 
-    def _made(self, run: _Run) -> Artifact | Failure | None:
-        """What an earlier run made, if its file is still there."""
-        known = self._store.artifact_of(run.request_key)
-        is_gone = isinstance(known, Artifact) and not self._plan.storage.has(known.sha256, known.format)
-        return None if is_gone else known
+        for scheme in self.unanalysed:
+            artifacts.with_foundation(scheme, partial(begin, scheme))
+        return failed
 
-    def _request(self, run: _Run) -> None:
-        known = self._made(run)
-        if known is not None:
-            self._take_artifact(run, known)
-            return
-        scheme = run.variant.scheme
-        builder = builder_of(scheme)
-        lane = LANES_BY_FRAMEWORK[builder.framework]
+    def _take_reference(self, result: Artifact | Failure) -> None:
+        reference = self._reference
 
-        def build(calibrations: object) -> None:
-            self._graph.once(
-                run.request_key, _BUILD, lane, "quantize", steps.build, self._detector_ref, scheme, calibrations,
-                self._plan.storage, then=lambda result: self._take_built(run, result),
-            )  # fmt: skip
+        def take(key: str, accuracy: Accuracy | Failure) -> None:
+            if isinstance(accuracy, Failure):
+                reference.failure = reference.failure or (key, accuracy)
+            else:
+                reference.accuracy = key, accuracy
+            self._reference_scored.open()
 
-        if builder.calibrate is None:
-            build(None)
-            return
-        seed, sizes = scheme.axes()["calibration_seed"], self._sizes(scheme)
-        key = key_of("calibrate", builder.calibrate.__module__, builder.calibrate.__qualname__, seed)
-        self._graph.once(
-            key, _CALIBRATE, lane, "calibrate", steps.calibrate_sample, self._detector_ref, scheme, sizes,
-            *self._images.sample(seed, sizes[-1]), then=build,
-        )  # fmt: skip
-
-    def _sizes(self, scheme: Scheme) -> tuple[int, ...]:
-        all_axes = [variant.scheme.axes() for variant in self._runs]
-        seed = scheme.axes()["calibration_seed"]
-        return tuple(sorted({axes["calibration_images"] for axes in all_axes if axes.get("calibration_seed") == seed}))
-
-    def _take_built(self, run: _Run, result: steps.Built | Failure) -> None:
         if isinstance(result, Failure):
-            self._store.put_failure(run.request_key, result)
-            self._take_artifact(run, result)
-            return
-        versions = toolchain_versions(builder_of(run.variant.scheme))
-        self._store.put_artifact(
-            run.request_key, self._plan.detector.sha256, run.variant.scheme, versions, result.artifact, result.seconds
-        )
-        self._take_artifact(run, result.artifact)
+            reference.failure = reference.request_key, result
+            self._reference_scored.open()
+        else:
+            reference.artifact = result
+            self._accuracies.evaluate(result, REFERENCE.settings, take)
+        self._reference_made.open()
 
     def _take_artifact(self, run: _Run, result: Artifact | Failure) -> None:
         if isinstance(result, Failure):
-            run.failure = (run.request_key, result)
-        else:
-            run.artifact = result
-        if run is self._reference:
-            for other in self._waiting_for_reference:
-                self._measure(other)
-            return
-        if run.failure is not None:
+            run.failure = run.request_key, result
             self._settle(run)
             return
-        self._evaluate(run)
-        if self._reference.artifact is None and self._reference.failure is None:
-            self._waiting_for_reference.append(run)
-        else:
-            self._measure(run)
+        run.artifact = result
+        self._accuracies.evaluate(result, run.variant.settings, partial(self._take_accuracy, run))
+        self._reference_made.after(partial(self._measure, run))
 
-    # Accuracy
-
-    def _evaluate(self, run: _Run) -> None:
-        assert run.artifact is not None
-        run.accuracy_key = self._plan.accuracy_key(run.artifact, run.variant.settings)
-        known = self._store.accuracy_of(run.accuracy_key)
-        if known is not None:
-            self._take_accuracy(run, known)
-            return
-        sharing = self._evaluating.setdefault(run.accuracy_key, [])
-        sharing.append(run)
-        if len(sharing) == 1:
-            self._detect(run.accuracy_key, run.artifact, run.variant.settings)
-
-    def _detect(self, key: str, artifact: Artifact, settings: RuntimeSettings) -> None:
-        plan, images = self._plan, self._images
-        lane = LANES_BY_FRAMEWORK[runtime_of(settings.runtime).framework]
-        shards: list[Ref] = []
-
-        def take(count: int, shard: Ref) -> None:
-            shards.append(shard)
-            self._observer.inferred(count)
-            if len(shards) == len(images.evaluation):
-                self._graph.once(
-                    f"score {key}", _SCORE, LIGHT, "score", steps.score_shards, plan.storage, self._truth_ref, *shards,
-                    then=scored,
-                )  # fmt: skip
-
-        def scored(result: Accuracy | Failure) -> None:
-            for run in self._evaluating.pop(key):
-                self._take_scored(run, result)
-
-        for index, (part, count) in enumerate(zip(images.evaluation, images.counts, strict=True)):
-            self._graph.once(
-                f"detect {key} {index}", _DETECT, lane, "detect", steps.detect, plan.storage, artifact, settings,
-                plan.detector.spec, plan.spec.postprocessing, part, then=partial(take, count), stays=True,
-            )  # fmt: skip
-
-    def _take_scored(self, run: _Run, result: Accuracy | Failure) -> None:
-        assert run.artifact is not None and run.accuracy_key is not None
+    def _take_accuracy(self, run: _Run, key: str, result: Accuracy | Failure) -> None:
         if isinstance(result, Failure):
-            self._store.put_failure(run.accuracy_key, result)
+            run.failure = run.failure or (key, result)
+            self._awaited(run)
         else:
-            fingerprint, settings = self._plan.evaluation.fingerprint, self._plan.scoring(run.variant.settings)
-            self._store.put_accuracy(run.accuracy_key, run.artifact.sha256, fingerprint, result, settings)
-        self._take_accuracy(run, result)
-
-    def _take_accuracy(self, run: _Run, result: Accuracy | Failure) -> None:
-        assert run.accuracy_key is not None
-        if isinstance(result, Failure):
-            run.failure = run.failure or (run.accuracy_key, result)
-        else:
-            run.accuracy = result
+            run.accuracy = key, result
+            self._reference_scored.after(partial(self._compare, run))
         self._awaited(run)
 
-    # Latency
+    def _compare(self, run: _Run) -> None:
+        assert run.accuracy is not None
+
+        def take(key: str, failure: Failure | None) -> None:
+            if failure is not None:
+                run.failure = run.failure or (key, failure)
+            self._awaited(run)
+
+        if self._reference.accuracy is None:
+            run.failure = run.failure or self._reference.failure
+            self._awaited(run)
+        else:
+            self._accuracies.compare(self._reference.accuracy, run.accuracy, take)
 
     def _measure(self, run: _Run) -> None:
-        reference, plan = self._reference, self._plan
-        if reference.artifact is None:
-            assert reference.failure is not None
-            run.failure = run.failure or reference.failure
-            self._awaited(run)
-            return
         assert run.artifact is not None
-        run.latency_key = plan.latency_key(reference.artifact, run.artifact, run.variant.settings, self._host)
-        known = self._store.latency_of(run.latency_key)
-        if known is not None:
-            self._take_latency(run, known)
-            return
-        options = BenchmarkOptions(
-            max_seconds=plan.spec.latency.max_seconds, target_half_width=plan.spec.latency.target_half_width
-        )
-        self._graph.once(
-            run.latency_key, _MEASURE, BENCHMARK, "benchmark", steps.measure, plan.storage, reference.artifact,
-            run.artifact, run.variant.settings, plan.detector.spec, plan.spec.postprocessing, options,
-            self._images.evaluation[0], then=lambda result: self._take_measured(run, result),
-        )  # fmt: skip
 
-    def _take_measured(self, run: _Run, result: steps.Measured | Failure) -> None:
-        assert run.latency_key is not None and run.artifact is not None and self._reference.artifact is not None
-        if isinstance(result, Failure):
-            self._store.put_failure(run.latency_key, result)
-            self._take_latency(run, result)
-            return
-        settings = run.variant.settings
-        run.latency_key = self._plan.latency_key(self._reference.artifact, run.artifact, settings, result.host)
-        self._store.put_latency(
-            run.latency_key, run.artifact.structure_sha256, self._plan.timing(settings), result.host, result.latency
-        )
-        self._take_latency(run, result.latency)
+        def take(key: str, result: Latency | Failure) -> None:
+            if isinstance(result, Failure):
+                run.failure = run.failure or (key, result)
+            else:
+                run.latency = key, result
+            self._awaited(run)
 
-    def _take_latency(self, run: _Run, result: Latency | Failure) -> None:
-        assert run.latency_key is not None
-        if isinstance(result, Failure):
-            run.failure = run.failure or (run.latency_key, result)
+        if self._reference.artifact is None:
+            run.failure = run.failure or self._reference.failure
+            self._awaited(run)
         else:
-            run.latency = result
-        self._awaited(run)
-
-    # Settling
+            self._latencies.measure(self._reference.artifact, run.artifact, run.variant.settings, take)
 
     def _awaited(self, run: _Run) -> None:
         run.awaited -= 1
@@ -370,11 +319,12 @@ class Sweep:
             variant_key(self._plan.detector.sha256, run.variant),
             "failed" if failure else "done",
             request_key=run.request_key if run.artifact else None,
-            accuracy_key=run.accuracy_key if run.accuracy else None,
-            latency_key=run.latency_key if run.latency else None,
+            accuracy_key=run.accuracy[0] if run.accuracy else None,
+            latency_key=run.latency[0] if run.latency else None,
             failure_key=failure_key,
         )
-        self._observer.settled(run.variant, run.accuracy, run.latency, failure)
+        accuracy, latency = run.accuracy[1] if run.accuracy else None, run.latency[1] if run.latency else None
+        self._observer.settled(run.variant, accuracy, latency, failure)
 
     def _confirm_best(self) -> None:
         """Scores the reference and the fastest feasible variant again with the reference scorer."""
@@ -405,6 +355,6 @@ class Sweep:
                 self._store.confirm_accuracy(accuracy_key, result)
 
         self._graph.once(
-            f"confirm {accuracy_key}", _SCORE, LIGHT, "score", steps.confirm, self._plan.storage, self._truth_ref,
+            f"confirm {accuracy_key}", _SCORE, LIGHT, "score", steps.confirm, self._plan.storage, self._truth,
             self._store.accuracy_of(accuracy_key), then=take,
         )  # fmt: skip

@@ -11,7 +11,8 @@ from urllib.parse import unquote
 from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from results.schema import HEAD, VERSION_TABLE, tables, views
+from results.schema import HEAD, VERSION_TABLE, tables
+from results.views import views
 from tasks.errors import DatabaseMistake, UserMistake
 
 MIGRATIONS = Path(__file__).parent / "migrations"

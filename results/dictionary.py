@@ -5,11 +5,13 @@ from collections.abc import Iterator
 
 from sqlalchemy import Column, Table
 
-from results.schema import HEAD, tables, views
+from results.schema import HEAD, tables
+from results.views import views
 
 _INTRODUCTION = f"""# The database, column by column
 
-*Written by `python -m results.dictionary > docs/schema.md` from `results/schema.py`; do not edit. Schema {HEAD}.*
+*Written by `python -m results.dictionary > docs/schema.md` from `results/schema.py` and `results/views.py`; do not
+edit. Schema {HEAD}.*
 
 SQLite (default `./quantsweep.db`) and PostgreSQL have the same tables and views. Read the **views**: they are made for
 SQL, pandas, Datasette or Grafana. The **tables** are what the store writes, one transaction for each result, every
@@ -23,6 +25,13 @@ write an upsert on the primary key.
 - A failure under a key is a result too. A rerun keeps it if it follows from the request (`unsupported_scheme`,
   `quantization_failed`, `audit_mismatch`, `inference_failed`, `scoring_failed`) and tries again if it may not happen
   twice (all other reasons). A result stored under the same key outweighs it.
+- Each axis of a scheme has a column, NULL where the axis does not exist (`range_estimator` of `float16`). `scheme_json`
+  holds the axes that exist. Rows that schema 0001 wrote hold in `scheme_json` only the axes that it knew; their columns
+  say what it did, having no choice (`range_estimator` is `min_max`, `transform` is `none`, ...). Their audits have no
+  `layers` and no `codebook_size`.
+- Variants with `simulated` have weights of a form that no kernel makes use of (clustered, binary): AP, stored and
+  compressed bytes are true, the latency is that of the same scheme without the transform.
+- `ap_loss_low` and `ap_loss_high` are the latest interval of `loss_intervals` for this accuracy and the reference's.
 - Alembic's revision is in `quantsweep_alembic_version`; `quantsweep db upgrade` brings an older schema to the newest.
 
 A few questions, each of which `quantsweep results sql "..."` answers:
@@ -38,6 +47,8 @@ GROUP BY category HAVING AVG(ap_loss) IS NOT NULL ORDER BY loss DESC LIMIT 10;
 -- what calibration size and seed are worth
 SELECT calibration_images, calibration_seed, ap_loss FROM leaderboard
 WHERE scheme = 'static_int8' AND granularity = 'per_channel' ORDER BY calibration_images, calibration_seed;
+-- layers that cost most AP when they alone are quantized
+SELECT scheme, layer, rank, sqnr_db, ap_loss FROM layer_losses WHERE ap_loss > 0 ORDER BY ap_loss DESC LIMIT 10;
 ```
 """
 
@@ -49,7 +60,7 @@ def dictionary() -> str:
         A Markdown page: every view, then every table, with each column's type and meaning.
     """
     sections = [_INTRODUCTION, "\n## Views\n"]
-    sections += [_section(views.tables[name]) for name in ("leaderboard", "pareto_front", "class_losses", "failures")]
+    sections += [_section(view) for view in views.tables.values()]
     sections += ["\n## Tables\n", *(_section(table) for table in tables.tables.values())]
     return "".join(sections)
 

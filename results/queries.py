@@ -1,20 +1,16 @@
 """What readers ask: lists of flat dictionaries of plain JSON values, from the views."""
 
-import difflib
-import math
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Engine, Row, Select, Table, func, select
+from sqlalchemy import Engine, Table, func, select
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
-from results import schema
-from results.connect import mistake_of
+from results import schema, views
+from results.reading import Rows, choices, flat, plain_row, rows_of
 from results.store import KEPT_FAILURES
 from tasks.errors import UserMistake
-
-Rows = list[dict[str, Any]]
 
 _SHORTEST_PREFIX = 4
 
@@ -55,7 +51,7 @@ def sweeps(engine: Engine) -> Rows:
         .group_by(table.c.key, schema.detectors.c.sha256, schema.datasets.c.fingerprint)
         .order_by(table.c.resumed_at.desc(), table.c.key)
     )
-    return _rows(engine, query)
+    return rows_of(engine, query)
 
 
 def find_sweep(engine: Engine, sweep: str | None = None) -> dict[str, Any]:
@@ -82,7 +78,7 @@ def find_sweep(engine: Engine, sweep: str | None = None) -> dict[str, Any]:
     by_key = [row for row in found if len(sweep) >= _SHORTEST_PREFIX and row["sweep_key"].startswith(sweep)]
     if len(by_key) == 1:
         return by_key[0]
-    raise UserMistake(f"there is no sweep {sweep!r}; {_choices(sweep, [row['sweep'] for row in found])}")
+    raise UserMistake(f"there is no sweep {sweep!r}; {choices(sweep, [row['sweep'] for row in found])}")
 
 
 def leaderboard(engine: Engine, sweep: str | None = None) -> Rows:
@@ -103,7 +99,7 @@ def leaderboard(engine: Engine, sweep: str | None = None) -> Rows:
     Raises:
         UserMistake: If there is no such sweep.
     """
-    rows = _of_sweep(engine, schema.leaderboard, sweep)
+    rows = _of_sweep(engine, views.leaderboard, sweep)
     rows_of_host = {host: sum(row["host"] == host for row in rows) for host in {row["host"] for row in rows}}
 
     def rank(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -136,7 +132,7 @@ def pareto_front(engine: Engine, sweep: str | None = None) -> Rows:
     Raises:
         UserMistake: If there is no such sweep.
     """
-    rows = _of_sweep(engine, schema.pareto_front, sweep)
+    rows = _of_sweep(engine, views.pareto_front, sweep)
     return sorted(rows, key=lambda row: (row["host"] or "", row["latency_ratio"], row["position"]))
 
 
@@ -153,7 +149,7 @@ def failures(engine: Engine, sweep: str | None = None) -> Rows:
     Raises:
         UserMistake: If there is no such sweep.
     """
-    rows = _of_sweep(engine, schema.failures, sweep)
+    rows = _of_sweep(engine, views.failures, sweep)
     return sorted(({**row, "kept": row["reason"] in KEPT_FAILURES} for row in rows), key=lambda row: row["variant"])
 
 
@@ -172,7 +168,7 @@ def class_losses(engine: Engine, sweep: str | None = None, variant: str | None =
         UserMistake: If there is no such sweep or variant.
     """
     key = None if variant is None else find_variant(engine, variant, sweep)["variant_key"]
-    rows = [row for row in _of_sweep(engine, schema.class_losses, sweep) if key in (None, row["variant_key"])]
+    rows = [row for row in _of_sweep(engine, views.class_losses, sweep) if key in (None, row["variant_key"])]
     return sorted(rows, key=lambda row: (row["variant"], -(row["ap_loss"] or 0.0), row["category_id"]))
 
 
@@ -190,7 +186,7 @@ def find_variant(engine: Engine, variant: str, sweep: str | None = None) -> dict
     Raises:
         UserMistake: If there is no such sweep, or not one such variant; the message names near matches.
     """
-    rows = sorted(_of_sweep(engine, schema.leaderboard, sweep), key=lambda row: row["position"])
+    rows = sorted(_of_sweep(engine, views.leaderboard, sweep), key=lambda row: row["position"])
     found = [row for row in rows if row["variant"] == variant]
     if not found and len(variant) >= _SHORTEST_PREFIX:
         found = [row for row in rows if row["variant_key"].startswith(variant)]
@@ -201,8 +197,8 @@ def find_variant(engine: Engine, variant: str, sweep: str | None = None) -> dict
         labels = ", ".join(row["variant"] for row in found)
         raise UserMistake(f"{variant!r} stands for {len(found)} variants; choices: {labels}")
     name = find_sweep(engine, sweep)["sweep"]
-    choices = _choices(variant, [row["variant"] for row in rows])
-    raise UserMistake(f"the sweep {name} has no variant {variant!r}; {choices}")
+    near = choices(variant, [row["variant"] for row in rows])
+    raise UserMistake(f"the sweep {name} has no variant {variant!r}; {near}")
 
 
 def show(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, Any]:
@@ -215,7 +211,9 @@ def show(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, An
 
     Returns:
         Its row of the leaderboard; all 12 statistics; detector, dataset, request and build time; and what is nested in
-        the tables, with dots in the names: `mac_share.int8`, `operators.CONV_2D`, `host.cpu`, `conditions.load`, ...
+        the tables, with dots in the names: `mac_share.int8`, `operators.CONV_2D`, `host.cpu`, `conditions.load`,
+        `loss_interval.level`, ... Where layers differ in their arithmetic, `layer_count.int8` is the number of layers
+        in it, and `layers.float32` are their names, for all but the commonest.
 
     Raises:
         UserMistake: If there is no such sweep or variant.
@@ -246,12 +244,62 @@ def show(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, An
         .outerjoin(schema.hosts, schema.hosts.c.fingerprint == schema.latencies.c.host_fingerprint)
         .where(listed.c.sweep_key == found["sweep_key"], listed.c.variant_key == found["variant_key"])
     )
-    (row,) = _rows(engine, query)
+    (row,) = rows_of(engine, query)
     for name in schema.STATISTICS[6:]:
         row[name] = None if row[name] == -1 else row[name]
     row |= row.pop("audit") or {}
+    row |= _arithmetic(row.pop("layers", {})) | _interval(engine, found)
     named = ("detector", "detector_sha256", "dataset", "dataset_fingerprint", "artifacts_url")
-    return _flat({**found, **{name: sweep_row[name] for name in named}, **row})
+    return flat({**found, **{name: sweep_row[name] for name in named}, **row})
+
+
+def layers(engine: Engine, detector: str | None = None, scheme: str | None = None) -> Rows:
+    """Lists what quantizing one layer alone does, the most sensitive layer first.
+
+    Of the measurements of one scheme on one detector, the latest that measured AP is listed, or else the latest.
+
+    Args:
+        engine: A database.
+        detector: Name, or start of the sha256 (at least 4 digits); None for all.
+        scheme: Identifier such as `static_int4`; None for all.
+
+    Returns:
+        Rows of the view `layer_losses`: detector by detector, scheme by scheme, by rank. Empty if nothing was measured.
+
+    Raises:
+        UserMistake: If there is no such detector or scheme among those that were measured.
+    """
+    rows = rows_of(engine, select(views.layer_losses))
+    if not rows:
+        return []
+    if detector is not None:
+        rows = [row for row in rows if _is_detector(row, detector)] or _unmeasured("detector", detector, rows)
+    if scheme is not None:
+        rows = [row for row in rows if row["scheme"] == scheme] or _unmeasured("scheme", scheme, rows)
+    best: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for row in rows:
+        best[_subject(row)] = max(_merit(row), best.get(_subject(row), ()))
+    shown = [row for row in rows if _merit(row) == best[_subject(row)]]
+    return sorted(shown, key=lambda row: (row["detector"], *map(str, _subject(row)), row["rank"]))
+
+
+def _subject(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a measurement of sensitivity is about."""
+    return row["detector_sha256"], row["scheme"], row["toolchain"], *(row[axis] for axis in schema.AXES)
+
+
+def _merit(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What makes one measurement preferred to another of the same subject."""
+    return row["images"] is not None, row["created_at"], row["sensitivity_key"]
+
+
+def _is_detector(row: Mapping[str, Any], detector: str) -> bool:
+    named = len(detector) >= _SHORTEST_PREFIX and row["detector_sha256"].startswith(detector)
+    return row["detector"] == detector or named
+
+
+def _unmeasured(what: str, name: str, rows: Rows) -> Rows:
+    raise UserMistake(f"no sensitivity of the {what} {name!r}; {choices(name, [row[what] for row in rows])}")
 
 
 def detections_sha256_of(engine: Engine, variant: str, sweep: str | None = None) -> str:
@@ -291,7 +339,7 @@ def sql(engine: Engine, query: str) -> Rows:
     try:
         with engine.connect() as connection:
             result = connection.execution_options(no_parameters=True).exec_driver_sql(query)
-            return [_plain_row(row) for row in result]
+            return [plain_row(row) for row in result]
     except ResourceClosedError as error:
         raise UserMistake("the statement returns no rows; name a SELECT") from error
     except DBAPIError as error:
@@ -301,49 +349,39 @@ def sql(engine: Engine, query: str) -> Rows:
 
 def _of_sweep(engine: Engine, view: Table, sweep: str | None) -> Rows:
     key = find_sweep(engine, sweep)["sweep_key"]
-    return _rows(engine, select(view).where(view.c.sweep_key == key))
+    return rows_of(engine, select(view).where(view.c.sweep_key == key))
 
 
-def _rows(engine: Engine, query: Select[Any]) -> Rows:
-    try:
-        with engine.execution_options(reads=True).connect() as connection:
-            return [_plain_row(row) for row in connection.execute(query)]
-    except DBAPIError as error:
-        raise mistake_of(engine, error) from error
+def _arithmetic(layers: Mapping[str, str]) -> dict[str, Any]:
+    """Sums up the arithmetic of each layer, if they differ."""
+    counts = Counter(layers.values())
+    if len(counts) < 2:
+        return {}
+    (commonest, _), *_others = counts.most_common()
+    names = {kind: [name for name, found in layers.items() if found == kind] for kind in counts if kind != commonest}
+    return {"layer_count": dict(counts), "layers": names}
 
 
-def _plain_row(row: Row[Any]) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in row._mapping.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, bool | int | float | str | dict | list):
-        return value
-    return str(value)
-
-
-def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list):
-            flat[f"{prefix}{name}"] = ", ".join(str(item) for item in value)
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _choices(wanted: str, names: Sequence[str]) -> str:
-    distinct = list(dict.fromkeys(names))
-    near = difflib.get_close_matches(wanted, distinct, n=3, cutoff=0.5)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    shown = distinct[:8]
-    return f"choices: {', '.join(shown)}" + (f", and {len(distinct) - 8} more" if len(distinct) > 8 else "")
+def _interval(engine: Engine, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Finds how the interval of a variant's loss was computed."""
+    if found["ap_loss_low"] is None:
+        return {}
+    listed, intervals = schema.sweep_variants, schema.loss_intervals
+    accuracy = select(listed.c.accuracy_key).where(
+        listed.c.sweep_key == found["sweep_key"], listed.c.variant_key == found["variant_key"]
+    )
+    reference = (
+        select(listed.c.accuracy_key)
+        .join(schema.sweeps, schema.sweeps.c.key == listed.c.sweep_key)
+        .where(schema.sweeps.c.key == found["sweep_key"], listed.c.variant_key == schema.sweeps.c.reference_variant_key)
+    )
+    query = (
+        select(*(intervals.c[name] for name in ("level", "resamples", "seed", "images", "method")))
+        .where(
+            intervals.c.accuracy_key == accuracy.scalar_subquery(),
+            intervals.c.reference_accuracy_key == reference.scalar_subquery(),
+        )
+        .order_by(intervals.c.created_at.desc(), intervals.c.key)
+        .limit(1)
+    )
+    return {"loss_interval": rows_of(engine, query)[0]}

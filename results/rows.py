@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import Boolean, Double, Integer, Table, Text
 
+from results.schema import AXES
 from results.sweep_record import SweepRecord, variant_key
 from tasks.identity import canonical
+from tasks.quantize.schemes import Scheme
 from tasks.types import Audit, Variant
 
 
@@ -23,19 +25,39 @@ def variant_row(detector_sha256: str, variant: Variant) -> dict[str, Any]:
     Returns:
         Values by column name.
     """
-    axes = variant.scheme.axes()
     return {
         "key": variant_key(detector_sha256, variant),
         "detector_sha256": detector_sha256,
         "label": variant.label,
         "runtime": variant.settings.runtime,
-        "scheme": variant.scheme.name,
-        "toolchain": variant.scheme.toolchain,
-        **{axis: axes.get(axis) for axis in ("granularity", "calibration_images", "calibration_seed")},
+        **scheme_row(variant.scheme),
         "threads": variant.settings.threads,
-        "scheme_json": {"name": variant.scheme.name, **axes},
+        "simulated": variant.scheme.is_simulated,
         "settings_json": _values_of(variant.settings),
     }
+
+
+def scheme_row(scheme: Scheme) -> dict[str, Any]:
+    """Writes a scheme as the columns that `variants` and `sensitivities` have for it.
+
+    Args:
+        scheme: The scheme.
+
+    Returns:
+        Values by column name; None for the axes that do not exist.
+    """
+    axes = scheme.axes()
+    return {
+        "scheme": scheme.name,
+        "toolchain": scheme.toolchain,
+        **{axis: axes.get(axis) for axis in AXES},
+        "scheme_json": scheme_json(scheme),
+    }
+
+
+def scheme_json(scheme: Scheme) -> dict[str, Any]:
+    """Writes a scheme as JSON: its name and the axes that exist."""
+    return {"name": scheme.name, **scheme.axes()}
 
 
 def sweep_row(sweep: SweepRecord, now: datetime) -> dict[str, Any]:
@@ -70,7 +92,19 @@ def audit_json(audit: Audit) -> dict[str, Any]:
     for name in ("mac_share", "weight_share"):
         content[name] = {kind: float(share) for kind, share in content[name].items()}
     content["operators"] = {name: int(number) for name, number in content["operators"].items()}
+    content["codebook_size"] = int(content["codebook_size"])
     return content
+
+
+def int8_mac_share(audit: Audit) -> float:
+    """Returns the share of multiply-accumulates in int8 arithmetic, static or dynamic."""
+    return float(sum(audit.mac_share.get(kind, 0.0) for kind in ("int8", "dynamic_int8")))
+
+
+def quantized_mac_share(audit: Audit) -> float:
+    """Returns the share of multiply-accumulates that are not in float arithmetic; weights widened to float are."""
+    in_float = ("float", "bfloat", "weight_only_")
+    return float(sum(share for kind, share in audit.mac_share.items() if not kind.startswith(in_float)))
 
 
 def row_of(value: Any, table: Table) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""The tables and views of the database. Every column is documented where it is declared; units are in the names.
+"""The tables of the database. Every column is documented where it is declared; units are in the names.
 
 Keys are sha256 in hexadecimal. Statistics are stored exactly as the scorer gave them, -1 where there was nothing to
-score; the views show NULL instead. The SQL of the views lives in the migrations; here are their columns.
+score; the views (`results.views`) show NULL instead.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,9 +25,10 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """Newest revision of the migrations; revisions are numbers, so that older and newer can be told apart."""
 
 VERSION_TABLE = "quantsweep_alembic_version"
@@ -38,7 +40,7 @@ STATISTICS = (
 )  # fmt: skip
 """Columns of the 12 COCO statistics, in pycocotools' order."""
 
-_STATISTICS_MEANING = (
+STATISTICS_MEANING = (
     "Average precision over IoU .50 to .95", "Average precision at IoU .50", "Average precision at IoU .75",
     "AP of objects below 32 x 32 pixels", "AP of objects between 32 x 32 and 96 x 96 pixels",
     "AP of objects above 96 x 96 pixels", "Average recall with 1 detection an image",
@@ -46,6 +48,24 @@ _STATISTICS_MEANING = (
     "AR of objects below 32 x 32 pixels", "AR of objects between 32 x 32 and 96 x 96 pixels",
     "AR of objects above 96 x 96 pixels",
 )  # fmt: skip
+"""What each of them says."""
+
+AXES: dict[str, tuple[type[Text | Integer], str]] = {
+    "granularity": (Text, "per_channel or per_tensor; NULL where the scheme has none"),
+    "symmetry": (Text, "Zero point of activations: asymmetric (free) or symmetric (0); NULL where the scheme has none"),
+    "range_estimator": (Text, "How ranges of activations follow from their statistics; NULL where the scheme has none"),
+    "weight_algorithm": (Text, "How ranges of weights are chosen, or how weights are rounded; NULL without integers"),
+    "calibration_images": (Integer, "Size of the calibration set in images; NULL if none is used"),
+    "calibration_seed": (BigInteger, "Seed of the calibration sample; NULL if none is used"),
+    "input_type": (Text, "Element type of the input tensor; NULL where the scheme has no choice: float32"),
+    "output_type": (Text, "Element type of the output tensors; NULL where the scheme has no choice: float32"),
+    "keep_float": (Text, "Layers left in float: none, names and patterns, or most_sensitive_N; NULL without integers"),
+    "transform": (Text, "What was done to the float weights first: none, equalized, clustered_16, binary, ..."),
+}
+"""Axes of a scheme, as `Scheme.axes` names them, with a column each; NULL where the axis does not exist."""
+
+SIMULATED_MEANING = "Whether no kernel makes use of the weights' form: AP and sizes are true, latency is as without"
+"""What the column `simulated` says."""
 
 STATUSES = ("pending", "done", "failed")
 """States of a variant in a sweep."""
@@ -99,6 +119,11 @@ def _refers(name: str, target: str, comment: str, null: bool = False, index: boo
     return _column(name, _KEY, comment, ForeignKey(target), null=null, index=index)
 
 
+def _axes() -> Iterator[Column[Any]]:
+    for name, (kind, comment) in AXES.items():
+        yield _column(name, kind, comment, null=True)
+
+
 detectors = Table(
     "detectors",
     tables,
@@ -134,6 +159,12 @@ artifacts = Table(
     _column(
         "int8_mac_share", Double, "Share of multiply-accumulates in int8 arithmetic (static or dynamic), in [0, 1]"
     ),
+    _column(
+        "quantized_mac_share",
+        Double,
+        "Share of multiply-accumulates not in float arithmetic (weight-only schemes are), in [0, 1]",
+        server_default="0",
+    ),
     _column("audit", _JSON, "What the file really holds, read back from its bytes"),
     comment="Model files in artifact storage",
 )
@@ -158,7 +189,7 @@ accuracies = Table(
     _refers("dataset_fingerprint", "datasets.fingerprint", "The evaluation set"),
     *(
         _column(name, Double, f"{meaning}, in [0, 1]; -1 if there is nothing to score")
-        for name, meaning in zip(STATISTICS, _STATISTICS_MEANING, strict=True)
+        for name, meaning in zip(STATISTICS, STATISTICS_MEANING, strict=True)
     ),
     _column("images", Integer, "Number of images evaluated"),
     _column("detections", BigInteger, "Number of detections scored"),
@@ -182,6 +213,24 @@ class_accuracies = Table(
     _column("ap", Double, "AP of this category, in [0, 1]; -1 if it has no objects"),
     PrimaryKeyConstraint("accuracy_key", "category_id"),
     comment="AP by category",
+)
+
+loss_intervals = Table(
+    "loss_intervals",
+    tables,
+    _key("sha256 of accuracy, reference accuracy and method"),
+    _refers("accuracy_key", "accuracies.key", "The evaluation", index=True),
+    _refers("reference_accuracy_key", "accuracies.key", "The reference's evaluation on the same images"),
+    _column("loss", Double, "AP of the reference minus AP, in [-1, 1]; positive is worse"),
+    _column("low", Double, "Lower end of the interval of the loss"),
+    _column("high", Double, "Upper end of the interval of the loss"),
+    _column("level", Double, "Nominal coverage of the interval, in (0, 1)"),
+    _column("resamples", Integer, "Number of bootstrap resamples drawn"),
+    _column("seed", BigInteger, "Seed of the draws"),
+    _column("images", Integer, "Number of images that each resample draws from, and as many as it draws"),
+    _column("method", Text, "How the interval was computed"),
+    _column("created_at", UtcDateTime, "When it was computed last (UTC); the views show the latest"),
+    comment="How far the AP loss could move if other images had been drawn",
 )
 
 hosts = Table(
@@ -236,10 +285,9 @@ variants = Table(
     _column("runtime", Text, "Identifier of the runtime"),
     _column("scheme", Text, "Identifier of the scheme"),
     _column("toolchain", Text, "What makes the artifact"),
-    _column("granularity", Text, "per_channel or per_tensor; NULL where the scheme has none", null=True),
-    _column("calibration_images", Integer, "Size of the calibration set in images; NULL if none is used", null=True),
-    _column("calibration_seed", BigInteger, "Seed of the calibration sample; NULL if none is used", null=True),
+    *_axes(),
     _column("threads", Integer, "Intra-operator threads"),
+    _column("simulated", Boolean, SIMULATED_MEANING, server_default=false()),
     _column("scheme_json", _JSON, "The scheme with all its axes"),
     _column("settings_json", _JSON, "The runtime settings"),
     comment="Candidates: a scheme and the settings it runs with",
@@ -293,103 +341,57 @@ sweep_variants = Table(
     comment="Variants of a sweep and where their results are",
 )
 
-views = MetaData()
-"""What readers read. No constraints: the columns with their types, in order."""
-
-
-def _shown(name: str, kind: Any, comment: str) -> Column[Any]:
-    return Column(name, kind, comment=comment)
-
-
-def _identity() -> tuple[Column[Any], ...]:
-    return (
-        _shown("sweep", Text, "Name of the sweep"),
-        _shown("sweep_key", _KEY, "Key of the sweep"),
-        _shown("variant", Text, "Label of the variant"),
-        _shown("variant_key", _KEY, "Key of the variant"),
-    )
-
-
-def _ranked() -> tuple[Column[Any], ...]:
-    return (
-        *_identity(),
-        _shown("position", Integer, "Place in the sweep's list, from 0"),
-        _shown("is_reference", Boolean, "Whether losses of this sweep refer to this variant"),
-        _shown("runtime", Text, "Identifier of the runtime"),
-        _shown("scheme", Text, "Identifier of the scheme"),
-        _shown("toolchain", Text, "What makes the artifact"),
-        _shown("granularity", Text, "per_channel or per_tensor; NULL where the scheme has none"),
-        _shown("calibration_images", Integer, "Size of the calibration set in images; NULL if none is used"),
-        _shown("calibration_seed", BigInteger, "Seed of the calibration sample; NULL if none is used"),
-        _shown("threads", Integer, "Intra-operator threads"),
-        _shown("status", Text, "pending, done or failed"),
-        *(
-            _shown(name, Double, f"{meaning}, in [0, 1]")
-            for name, meaning in zip(STATISTICS[:6], _STATISTICS_MEANING[:6], strict=True)
-        ),
-        *(
-            _shown(f"{name}_loss", Double, f"{name} of the sweep's reference on the same images, minus {name}")
-            for name in STATISTICS[:6]
-        ),
-        _shown("images", Integer, "Number of images evaluated"),
-        _shown("detections", BigInteger, "Number of detections scored"),
-        _shown("latency_ms_p50", Double, "Median inference time in ms an image"),
-        _shown("latency_ms_p90", Double, "90 % quantile of the inference time in ms"),
-        _shown("latency_ms_p99", Double, "99 % quantile of the inference time in ms"),
-        _shown("reference_ms_p50", Double, "Median inference time in ms of the reference in the same run"),
-        _shown("latency_ratio", Double, "Median of variant time / reference time; compare within one host only"),
-        _shown("latency_ratio_low", Double, "Lower end of the 95 % interval of the ratio"),
-        _shown("latency_ratio_high", Double, "Upper end of the 95 % interval of the ratio"),
-        _shown("latency_converged", Boolean, "Whether the interval reached the wanted width before the time cap"),
-        _shown("postprocessing_ms_p50", Double, "Median time in ms from raw outputs to detections"),
-        _shown("load_ms", Double, "Time in ms to load the artifact and allocate its tensors"),
-        _shown("size_bytes", BigInteger, "Size of the artifact in bytes"),
-        _shown("compressed_bytes", BigInteger, "Size of the artifact in bytes after zlib at level 6"),
-        _shown("int8_mac_share", Double, "Share of multiply-accumulates in int8 arithmetic, in [0, 1]"),
-        _shown("artifact_sha256", _KEY, "sha256 of the model file"),
-        _shown("structure_sha256", _KEY, "Hash of the graph without values, which latency belongs to"),
-        _shown("detections_sha256", _KEY, "The detections' file in artifact storage"),
-        _shown("scorer", Text, "What computed the statistics, with its version"),
-        _shown("confirmed_by", Text, "Reference scorer that gave the same statistics; or NULL"),
-        _shown("host", _KEY, "Fingerprint of the machine that the latency belongs to"),
-        _shown("budget_loss", Double, "Loss of the budget's metric, as the budget counts it (absolute or relative)"),
-        _shown("feasible", Boolean, "Whether budget_loss is within the budget; NULL without a budget or an accuracy"),
-        _shown("failure_stage", Text, "Where it failed"),
-        _shown("failure_reason", Text, "Identifier of the kind of failure"),
-        _shown("failure_message", Text, "What happened, one line"),
-    )
-
-
-leaderboard = Table("leaderboard", views, *_ranked(), comment="One row for each variant of each sweep")
-
-pareto_front = Table(
-    "pareto_front",
-    views,
-    *_ranked(),
-    comment="Rows of the leaderboard that no other done variant of the same sweep, measured on the same host, beats in "
-    "AP and latency ratio at once",
+sensitivities = Table(
+    "sensitivities",
+    tables,
+    _key("sha256 of detector, scheme, versions, calibration images and evaluation set"),
+    _refers("detector_sha256", "detectors.sha256", "The float detector", index=True),
+    _column("scheme", Text, "Identifier of the scheme that one layer at a time was quantized with"),
+    _column("toolchain", Text, "What made the artifacts"),
+    *_axes(),
+    _column("scheme_json", _JSON, "The scheme with all its axes"),
+    _column("versions", _JSON, "Versions of the packages that decide about the bytes"),
+    _column("calibration", _JSON, "Calibration images that ranges and noise were observed on"),
+    _refers(
+        "dataset_fingerprint", "datasets.fingerprint", "The evaluation set; NULL if AP was not measured", null=True
+    ),
+    _column("images", Integer, "Number of images evaluated; NULL if AP was not measured", null=True),
+    _column("reference_ap", Double, "AP of the float detector on these images; NULL if AP was not measured", null=True),
+    _column("created_at", UtcDateTime, "When it was measured last (UTC)"),
+    comment="Measurements of what quantizing one layer at a time does to a detector",
 )
 
-class_losses = Table(
-    "class_losses",
-    views,
-    *_identity(),
-    _shown("category_id", BigInteger, "Category id as in the annotations"),
-    _shown("category", Text, "Category name"),
-    _shown("ap", Double, "AP of the category, in [0, 1]; NULL if it has no objects"),
-    _shown("reference_ap", Double, "AP of the category with the sweep's reference"),
-    _shown("ap_loss", Double, "reference_ap - ap"),
-    comment="One row for each category of each variant of each sweep that has an accuracy",
-)
-
-failures = Table(
-    "failures",
-    views,
-    *_identity(),
-    _shown("stage", Text, "Where it happened: calibrate, quantize, detect, score, benchmark"),
-    _shown("reason", Text, "Identifier of the kind of failure"),
-    _shown("message", Text, "What happened, one line"),
-    _shown("detail", Text, "Traceback or log"),
-    _shown("created_at", UtcDateTime, "When it was recorded last (UTC)"),
-    comment="One row for each variant of each sweep that failed",
+layer_sensitivities = Table(
+    "layer_sensitivities",
+    tables,
+    Column(
+        "sensitivity_key",
+        _KEY,
+        ForeignKey("sensitivities.key", ondelete="CASCADE"),
+        nullable=False,
+        comment="The measurement",
+    ),
+    _column("layer", Text, "Canonical name of the layer"),
+    _column("position", Integer, "Place of the layer in the network, from 0"),
+    _column("rank", Integer, "1 for the most sensitive layer, which has the lowest sqnr_db"),
+    _column("sqnr_db", Double, "The lower of the two below; NULL where nothing changes: infinite", null=True),
+    _column(
+        "sqnr_boxes_db",
+        Double,
+        "Signal-to-quantization-noise ratio of the encoded boxes in dB; NULL: infinite",
+        null=True,
+    ),
+    _column(
+        "sqnr_scores_db", Double, "Signal-to-quantization-noise ratio of the scores in dB; NULL: infinite", null=True
+    ),
+    _column("mac_share", Double, "Share of the detector's multiply-accumulates that the layer makes, in [0, 1]"),
+    _column(
+        "ap",
+        Double,
+        "AP with this layer alone quantized; -1 if there is nothing to score; NULL if not measured",
+        null=True,
+    ),
+    _column("ap_loss", Double, "reference_ap - ap; NULL if not measured", null=True),
+    PrimaryKeyConstraint("sensitivity_key", "layer"),
+    comment="What quantizing one layer alone does, layer by layer",
 )

@@ -1,16 +1,21 @@
 """The one writer: every result in one transaction, every write an upsert on its key."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, Table, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, delete, select, update
 
-from results.connect import mistake_of
-from results.rows import audit_json, fields_in, plain, row_of, sweep_row, variant_row
+from results.rows import (
+    audit_json,
+    fields_in,
+    int8_mac_share,
+    quantized_mac_share,
+    row_of,
+    scheme_json,
+    sweep_row,
+    variant_row,
+)
 from results.schema import (
     STATISTICS,
     accuracies,
@@ -22,14 +27,19 @@ from results.schema import (
     failure_records,
     hosts,
     latencies,
+    loss_intervals,
     sweep_variants,
     sweeps,
     variants,
 )
+from results.sensitivity_store import SensitivityStore
 from results.sweep_record import SweepRecord
+from results.transactions import change, upsert
 from tasks.errors import AuditMismatch, InferenceFailed, QuantizationFailed, ScoringFailed, UnsupportedScheme
 from tasks.identity import canonical
+from tasks.quantize.schemes import Scheme
 from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency
+from tasks.uncertainty import LossInterval
 
 KEPT_FAILURES: frozenset[str] = frozenset(
     error.reason for error in (UnsupportedScheme, QuantizationFailed, AuditMismatch, InferenceFailed, ScoringFailed)
@@ -38,14 +48,12 @@ KEPT_FAILURES: frozenset[str] = frozenset(
 All others (`worker_lost`, `unexpected_error`, `benchmark_failed`, `artifact_unreadable`) depend on the machine or the
 moment: the store answers as if the key had never been asked for, and a rerun tries again."""
 
+PAIRED_BOOTSTRAP = "paired bootstrap over images"
+"""The one way so far of computing intervals of losses."""
 
-class Store:
+
+class Store(SensitivityStore):
     """Writes results, and finds by key what is there already."""
-
-    def __init__(self, engine: Engine) -> None:
-        """Takes an engine of `results.connect.open_database`."""
-        self._engine = engine
-        self._reader = engine.execution_options(reads=True)
 
     def put_detector(self, sha256: str, name: str, spec: Any, parameters: int, macs: int) -> None:
         """Stores a detector.
@@ -57,9 +65,9 @@ class Store:
             parameters: Number of weights and biases.
             macs: Multiply-accumulates of one inference.
         """
-        with self._write() as connection:
+        with self.writing() as connection:
             row = {"sha256": sha256, "name": name, "spec": canonical(spec), "parameters": parameters, "macs": macs}
-            _upsert(connection, detectors, row)
+            upsert(connection, detectors, row)
 
     def put_dataset(
         self, fingerprint: str, name: str, images: int, categories: Mapping[int, str], annotations: str
@@ -74,8 +82,8 @@ class Store:
             annotations: Where the annotations were read from.
         """
         names = {str(category): name for category, name in categories.items()}
-        with self._write() as connection:
-            _upsert(
+        with self.writing() as connection:
+            upsert(
                 connection,
                 datasets,
                 {
@@ -96,20 +104,20 @@ class Store:
         Returns:
             The sweep's key. Variants that were settled before keep their status.
         """
-        with self._write() as connection:
+        with self.writing() as connection:
             for variant in sweep.variants:
-                _upsert(connection, variants, variant_row(sweep.detector_sha256, variant))
-            _upsert(connection, sweeps, sweep_row(sweep, datetime.now(UTC)), keep=("started_at",))
+                upsert(connection, variants, variant_row(sweep.detector_sha256, variant))
+            upsert(connection, sweeps, sweep_row(sweep, datetime.now(UTC)), keep=("started_at",))
             for position, each in enumerate(sweep.variant_keys):
                 member = {"sweep_key": sweep.key, "variant_key": each, "position": position, "status": "pending"}
-                _upsert(connection, sweep_variants, member, keep=("status",))
+                upsert(connection, sweep_variants, member, keep=("status",))
         return sweep.key
 
     def put_artifact(
         self,
         request_key: str,
         detector_sha256: str,
-        scheme: Any,
+        scheme: Scheme,
         versions: Mapping[str, str],
         artifact: Artifact,
         build_seconds: float,
@@ -124,22 +132,22 @@ class Store:
             artifact: What came out.
             build_seconds: Wall time of the build.
         """
-        shares = artifact.audit.mac_share
         row = row_of(artifact, artifacts) | {
             "audit": audit_json(artifact.audit),
-            "int8_mac_share": shares.get("int8", 0.0) + shares.get("dynamic_int8", 0.0),
+            "int8_mac_share": int8_mac_share(artifact.audit),
+            "quantized_mac_share": quantized_mac_share(artifact.audit),
         }
         request = {
             "key": request_key,
             "detector_sha256": detector_sha256,
-            "scheme": {"name": scheme.name, **scheme.axes()},
+            "scheme": scheme_json(scheme),
             "versions": dict(versions),
             "artifact_sha256": artifact.sha256,
             "build_seconds": build_seconds,
         }
-        with self._write() as connection:
-            _upsert(connection, artifacts, row)
-            _upsert(connection, artifact_requests, request)
+        with self.writing() as connection:
+            upsert(connection, artifacts, row)
+            upsert(connection, artifact_requests, request)
 
     def put_accuracy(
         self, key: str, artifact_sha256: str, dataset_fingerprint: str, accuracy: Accuracy, settings: Any
@@ -160,10 +168,9 @@ class Store:
             **dict(zip(STATISTICS, accuracy.statistics, strict=True)),
             "settings": canonical(settings),
         }
-        others = (accuracies.c.key == key) & (accuracies.c.detections_sha256 != accuracy.detections_sha256)
-        with self._write() as connection:
-            connection.execute(update(accuracies).where(others).values(confirmed_by=None))
-            _upsert(connection, accuracies, row)
+        with self.writing() as connection:
+            _forget_others(connection, key, accuracy.detections_sha256)
+            upsert(connection, accuracies, row)
             connection.execute(delete(class_accuracies).where(class_accuracies.c.accuracy_key == key))
             found = connection.execute(
                 select(datasets.c.categories).where(datasets.c.fingerprint == dataset_fingerprint)
@@ -171,7 +178,7 @@ class Store:
             for category, ap in accuracy.class_ap.items():
                 name = found.get(str(category))
                 row = {"accuracy_key": key, "category_id": category, "name": name, "ap": ap}
-                _upsert(connection, class_accuracies, row)
+                upsert(connection, class_accuracies, row)
 
     def confirm_accuracy(self, key: str, scorer: str) -> None:
         """Notes that a reference scorer gave the same statistics.
@@ -183,8 +190,35 @@ class Store:
         Raises:
             KeyError: If there is no such accuracy.
         """
-        with self._write() as connection:
-            _update(connection, accuracies, {"key": key}, {"confirmed_by": scorer})
+        with self.writing() as connection:
+            change(connection, accuracies, {"key": key}, {"confirmed_by": scorer})
+
+    def put_loss_interval(
+        self,
+        key: str,
+        accuracy_key: str,
+        reference_accuracy_key: str,
+        interval: LossInterval,
+        method: str = PAIRED_BOOTSTRAP,
+    ) -> None:
+        """Stores how far the AP loss of an evaluation could move.
+
+        Args:
+            key: Key of the interval.
+            accuracy_key: An accuracy that is stored already.
+            reference_accuracy_key: The reference's accuracy on the same images, stored already.
+            interval: The interval.
+            method: How it was computed.
+        """
+        row = row_of(interval, loss_intervals) | {
+            "key": key,
+            "accuracy_key": accuracy_key,
+            "reference_accuracy_key": reference_accuracy_key,
+            "method": method,
+            "created_at": datetime.now(UTC),
+        }
+        with self.writing() as connection:
+            upsert(connection, loss_intervals, row)
 
     def put_latency(self, key: str, structure_sha256: str, settings: Any, host: Host, latency: Latency) -> None:
         """Stores a latency and the machine it was measured on.
@@ -204,9 +238,9 @@ class Store:
             "samples_ms": [[float(reference), float(variant)] for reference, variant in latency.samples_ms],
             "conditions": {name: float(value) for name, value in latency.conditions.items()},
         }
-        with self._write() as connection:
-            _upsert(connection, hosts, {"fingerprint": host.fingerprint, "properties": canonical(host.properties)})
-            _upsert(connection, latencies, row)
+        with self.writing() as connection:
+            upsert(connection, hosts, {"fingerprint": host.fingerprint, "properties": canonical(host.properties)})
+            upsert(connection, latencies, row)
 
     def put_failure(self, key: str, failure: Failure) -> None:
         """Stores why a key has no result. A result stored under the key, before or later, outweighs the failure.
@@ -215,9 +249,9 @@ class Store:
             key: Key of the artifact request, accuracy or latency that was asked for.
             failure: What happened.
         """
-        with self._write() as connection:
+        with self.writing() as connection:
             row = row_of(failure, failure_records) | {"key": key, "created_at": datetime.now(UTC)}
-            _upsert(connection, failure_records, row)
+            upsert(connection, failure_records, row)
 
     def settle_variant(
         self,
@@ -259,8 +293,8 @@ class Store:
             "failure_key": failure_key,
             "settled_at": datetime.now(UTC),
         }
-        with self._write() as connection:
-            _update(connection, sweep_variants, {"sweep_key": sweep_key, "variant_key": variant_key}, values)
+        with self.writing() as connection:
+            change(connection, sweep_variants, {"sweep_key": sweep_key, "variant_key": variant_key}, values)
 
     def finish_sweep(self, sweep_key: str) -> None:
         """Marks a sweep as finished.
@@ -271,15 +305,15 @@ class Store:
         Raises:
             KeyError: If there is no such sweep.
         """
-        with self._write() as connection:
-            _update(connection, sweeps, {"key": sweep_key}, {"finished_at": datetime.now(UTC)})
+        with self.writing() as connection:
+            change(connection, sweeps, {"key": sweep_key}, {"finished_at": datetime.now(UTC)})
 
     def statuses(self, sweep_key: str) -> dict[str, str]:
         """Returns the status of each variant of a sweep, by variant key, in the sweep's order."""
         query = select(sweep_variants.c.variant_key, sweep_variants.c.status).where(
             sweep_variants.c.sweep_key == sweep_key
         )
-        with self._read() as connection:
+        with self.reading() as connection:
             rows = connection.execute(query.order_by(sweep_variants.c.position))
             return {row.variant_key: row.status for row in rows}
 
@@ -293,7 +327,7 @@ class Store:
             The artifact, a failure that a rerun keeps (see `KEPT_FAILURES`), or None if it must be made.
         """
         query = select(artifacts).join(artifact_requests).where(artifact_requests.c.key == request_key)
-        with self._read() as connection:
+        with self.reading() as connection:
             row = connection.execute(query).mappings().one_or_none()
             if row is None:
                 return _kept_failure(connection, request_key)
@@ -309,7 +343,7 @@ class Store:
             The accuracy, a failure that a rerun keeps, or None if it must be evaluated.
         """
         by_class = select(class_accuracies).where(class_accuracies.c.accuracy_key == key)
-        with self._read() as connection:
+        with self.reading() as connection:
             row = connection.execute(select(accuracies).where(accuracies.c.key == key)).mappings().one_or_none()
             if row is None:
                 return _kept_failure(connection, key)
@@ -319,11 +353,24 @@ class Store:
 
     def confirmed_by(self, accuracy_key: str) -> str | None:
         """Returns the reference scorer that confirmed an accuracy, or None."""
-        with self._read() as connection:
+        with self.reading() as connection:
             found: str | None = connection.execute(
                 select(accuracies.c.confirmed_by).where(accuracies.c.key == accuracy_key)
             ).scalar()
             return found
+
+    def loss_interval_of(self, key: str) -> LossInterval | None:
+        """Finds an interval of a loss.
+
+        Args:
+            key: Key of the interval.
+
+        Returns:
+            The interval, or None if it must be computed.
+        """
+        with self.reading() as connection:
+            row = connection.execute(select(loss_intervals).where(loss_intervals.c.key == key)).mappings().one_or_none()
+        return None if row is None else LossInterval(**fields_in(LossInterval, row))
 
     def latency_of(self, key: str) -> Latency | Failure | None:
         """Finds what a measurement gave.
@@ -334,28 +381,22 @@ class Store:
         Returns:
             The latency, a failure that a rerun keeps, or None if it must be measured.
         """
-        with self._read() as connection:
+        with self.reading() as connection:
             row = connection.execute(select(latencies).where(latencies.c.key == key)).mappings().one_or_none()
             if row is None:
                 return _kept_failure(connection, key)
         samples = tuple((reference, variant) for reference, variant in row["samples_ms"])
         return Latency(**fields_in(Latency, row) | {"samples_ms": samples})
 
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except OperationalError as error:
-            raise mistake_of(self._engine, error) from error
 
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        try:
-            with self._reader.connect() as connection:
-                yield connection
-        except OperationalError as error:
-            raise mistake_of(self._engine, error) from error
+def _forget_others(connection: Connection, accuracy_key: str, detections_sha256: str) -> None:
+    """Forgets what was derived from other detections than those that an accuracy now belongs to."""
+    stored = select(accuracies.c.detections_sha256).where(accuracies.c.key == accuracy_key)
+    if connection.execute(stored).scalar() in (None, detections_sha256):
+        return
+    connection.execute(update(accuracies).where(accuracies.c.key == accuracy_key).values(confirmed_by=None))
+    either = (loss_intervals.c.accuracy_key == accuracy_key) | (loss_intervals.c.reference_accuracy_key == accuracy_key)
+    connection.execute(delete(loss_intervals).where(either))
 
 
 def _kept_failure(connection: Connection, key: str) -> Failure | None:
@@ -363,18 +404,3 @@ def _kept_failure(connection: Connection, key: str) -> Failure | None:
     if row is None or row["reason"] not in KEPT_FAILURES:
         return None
     return Failure(**fields_in(Failure, row))
-
-
-def _upsert(connection: Connection, table: Table, row: dict[str, Any], keep: Sequence[str] = ()) -> None:
-    # The two dialects' statements have no common type, though the same methods.
-    insert: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table).values({name: plain(table, name, value) for name, value in row.items()})
-    keys = [column.name for column in table.primary_key]
-    changed = {name: statement.excluded[name] for name in row if name not in (*keys, *keep)}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
-
-
-def _update(connection: Connection, table: Table, key: dict[str, str], values: dict[str, Any]) -> None:
-    statement = update(table).where(*(table.c[name] == value for name, value in key.items())).values(values)
-    if connection.execute(statement).rowcount != 1:
-        raise KeyError(f"{table.name} has no row {key}")

@@ -11,12 +11,15 @@ from tasks.benchmark import BenchmarkOptions, benchmark
 from tasks.detect import detect_shard, detections_from_bytes
 from tasks.detector.ssd_mobilenet_v1 import SSDMobileNetV1Spec
 from tasks.detector.weights import Detector
-from tasks.errors import ScoringFailed
+from tasks.errors import ArtifactUnreadable, ScoringFailed
 from tasks.host import this_host
-from tasks.identity import key_of
-from tasks.quantize.artifact import build_artifact, calibrate
+from tasks.identity import key_of, sha256_of
+from tasks.quantize.artifact import build_artifact
+from tasks.quantize.observe import observe, statistics_key
 from tasks.quantize.schemes import Scheme
+from tasks.quantize.statistics import Statistics, merge
 from tasks.score import DETECTIONS_SUFFIX, score, score_detections
+from tasks.sensitivity import average_precision, probe_layer
 from tasks.storage import ArtifactStorage
 from tasks.types import (
     Accuracy,
@@ -25,9 +28,14 @@ from tasks.types import (
     Host,
     ImageShard,
     Latency,
+    LayerSensitivity,
     Postprocessing,
     RuntimeSettings,
 )
+from tasks.uncertainty import LossInterval, Matches, loss_interval, match
+
+STATISTICS_SUFFIX = "statistics"
+"""Suffix of kept statistics in artifact storage."""
 
 BENCHMARK_IMAGES = 8
 """How many images a benchmark cycles through."""
@@ -67,39 +75,104 @@ def shard_key(*shards: ImageShard) -> str:
     return key_of([shard.fingerprint for shard in shards])
 
 
-def calibrate_sample(detector: Detector, scheme: Scheme, sizes: tuple[int, ...], *shards: ImageShard) -> dict[int, Any]:
-    """Calibrates over a sample of images, once for all sizes.
+def observe_images(storage: ArtifactStorage, source: Artifact, shard: ImageShard) -> dict[int, str]:
+    """Sees to it that the statistics of each image's activations are in storage.
 
     Args:
-        detector: Architecture and weights.
-        scheme: Any scheme of the type and toolchain to calibrate for.
-        sizes: Sample sizes.
-        *shards: The sample in order.
+        storage: Where statistics are kept.
+        source: The float32 .tflite whose activations are observed.
+        shard: Preprocessed images.
 
     Returns:
-        Calibrations by size.
+        The key of the statistics of each image, by image id.
     """
-    pixels = np.concatenate([shard.pixels for shard in shards])
-    return calibrate(detector, scheme, pixels, sizes)
+    images = [sha256_of(np.ascontiguousarray(pixels).tobytes()) for pixels in shard.pixels]
+    keys = [statistics_key(source.sha256, image) for image in images]
+    missing = [index for index, key in enumerate(keys) if storage.recall(key, STATISTICS_SUFFIX) is None]
+    if missing:
+        content = _content(storage, source.sha256, source.format)
+        found = observe(content, shard.pixels[missing], [images[index] for index in missing])
+        for index, statistics in zip(missing, found, strict=True):
+            storage.keep(keys[index], statistics.to_bytes(), STATISTICS_SUFFIX)
+    return {int(image_id): key for image_id, key in zip(shard.image_ids, keys, strict=True)}
 
 
-def build(detector: Detector, scheme: Scheme, calibrations: dict[int, Any] | None, storage: ArtifactStorage) -> Built:
+def gather(storage: ArtifactStorage, keys: tuple[str, ...]) -> Statistics:
+    """Merges kept statistics.
+
+    Args:
+        storage: Where they are kept.
+        keys: As `observe_images` gave them.
+
+    Returns:
+        The statistics of all these images.
+
+    Raises:
+        ArtifactUnreadable: If some are gone.
+    """
+    found = [storage.recall(key, STATISTICS_SUFFIX) for key in dict.fromkeys(keys)]
+    if None in found:
+        raise ArtifactUnreadable(f"{found.count(None)} of {len(found)} statistics are no longer in {storage.url}")
+    return merge(*(Statistics.from_bytes(data) for data in found if data is not None))
+
+
+def build(
+    detector: Detector,
+    scheme: Scheme,
+    source: Artifact | None,
+    statistics: Statistics | None,
+    ranking: tuple[str, ...],
+    storage: ArtifactStorage,
+) -> Built:
     """Makes, audits and stores an artifact.
 
     Args:
         detector: Architecture and weights.
         scheme: How to make it.
-        calibrations: By sample size, or None if the scheme needs none.
-        storage: Where the file goes.
+        source: The float32 .tflite that it starts from, if it does.
+        statistics: Of its activations, if the scheme is calibrated.
+        ranking: The layers, the most sensitive first, if the scheme needs them.
+        storage: Where the files are.
 
     Returns:
         The artifact and the time it took.
     """
-    size = scheme.axes().get("calibration_images")
-    calibration = None if calibrations is None or size is None else calibrations[size]
+    content = _content(storage, source.sha256, source.format) if source else None
     start = time.perf_counter()
-    artifact = build_artifact(detector, scheme, calibration, storage)
+    artifact = build_artifact(detector, scheme, storage, content, statistics, ranking)
     return Built(artifact, time.perf_counter() - start)
+
+
+def probe(
+    detector: Detector,
+    scheme: Scheme,
+    layer: str,
+    source: Artifact,
+    statistics: Statistics | None,
+    storage: ArtifactStorage,
+    images: ImageShard,
+    ground_truth: dict[str, Any],
+    postprocessing: Postprocessing,
+    *evaluation: ImageShard,
+) -> LayerSensitivity:
+    """Quantizes one layer alone; see `tasks.sensitivity.probe_layer`."""
+    content = _content(storage, source.sha256, source.format)
+    return probe_layer(
+        detector, scheme, layer, content, statistics, images, evaluation, ground_truth, postprocessing
+    )  # fmt: skip
+
+
+def score_source(
+    detector: Detector,
+    source: Artifact,
+    storage: ArtifactStorage,
+    ground_truth: dict[str, Any],
+    postprocessing: Postprocessing,
+    *evaluation: ImageShard,
+) -> float:
+    """Scores the float32 .tflite that a sensitivity analysis compares with; returns its AP."""
+    content = _content(storage, source.sha256, source.format)
+    return average_precision(content, detector, evaluation, ground_truth, postprocessing)
 
 
 def detect(
@@ -155,6 +228,25 @@ def confirm(storage: ArtifactStorage, ground_truth: dict[str, Any], accuracy: Ac
     return f"pycocotools {version('pycocotools')}"
 
 
+def compare(
+    storage: ArtifactStorage, ground_truth: dict[str, Any], reference: Accuracy, accuracy: Accuracy
+) -> LossInterval:
+    """Estimates the AP loss of stored detections against the reference's, with its interval.
+
+    Args:
+        storage: Where the detections are.
+        ground_truth: COCO annotations of the evaluated images.
+        reference: What losses refer to.
+        accuracy: What is compared with it, on the same images.
+
+    Returns:
+        The loss and its interval.
+    """
+    truth = _Truth(ground_truth)
+    before = _matches(storage, truth, reference.detections_sha256)
+    return loss_interval(before, _matches(storage, truth, accuracy.detections_sha256))
+
+
 def measure(
     storage: ArtifactStorage,
     reference: Artifact,
@@ -192,3 +284,22 @@ def _first(shard: ImageShard, count: int) -> ImageShard:
 @lru_cache(maxsize=4)
 def _content(storage: ArtifactStorage, sha256: str, suffix: str) -> bytes:
     return storage.get(sha256, suffix)
+
+
+class _Truth:
+    """Ground truth as the key of a cache: a worker meets one evaluation set at a time, and compares its ids."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self.content = content
+        self._ids = tuple(item["id"] for item in content["annotations"])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Truth) and self.content == other.content
+
+    def __hash__(self) -> int:
+        return hash(self._ids)
+
+
+@lru_cache(maxsize=2)
+def _matches(storage: ArtifactStorage, truth: _Truth, detections_sha256: str) -> Matches:
+    return match(truth.content, detections_from_bytes(storage.get(detections_sha256, DETECTIONS_SUFFIX)))

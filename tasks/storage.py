@@ -1,4 +1,4 @@
-"""Artifact storage: files named by their content, in a folder or behind an fsspec URL."""
+"""Artifact storage: files named by their content, or by what they were computed from, in a folder or behind a URL."""
 
 import os
 import uuid
@@ -9,6 +9,8 @@ import fsspec
 
 from tasks.errors import ArtifactUnreadable
 from tasks.identity import sha256_of
+
+_CHECKSUM_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,8 @@ class ArtifactStorage:
             The sha256 of the content.
         """
         sha256 = sha256_of(data)
-        location = self._location(sha256, suffix)
-        if self.is_local:
-            path = Path(location)
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(path, data)
-            return sha256
-        filesystem, name = fsspec.core.url_to_fs(location)
-        if not filesystem.exists(name):
-            filesystem.makedirs(filesystem._parent(name), exist_ok=True)
-            filesystem.pipe_file(name, data)
+        if not self.has(sha256, suffix):
+            self._write(self._location(sha256, suffix), data)
         return sha256
 
     def get(self, sha256: str, suffix: str) -> bytes:
@@ -81,6 +74,53 @@ class ArtifactStorage:
         location = self._location(sha256, suffix)
         filesystem, path = fsspec.core.url_to_fs(location)
         return bool(filesystem.exists(path))
+
+    def keep(self, key: str, data: bytes, suffix: str) -> None:
+        """Stores bytes under the key of what they were computed from; a file is there whole or not at all.
+
+        A file that is there already is replaced: what was computed from the same things is as good, and the file may
+        be a damaged one.
+
+        Args:
+            key: Names everything that the bytes depend on; 64 hexadecimal digits.
+            data: The content.
+            suffix: File suffix without the dot.
+        """
+        self._write(self._computed(key, suffix), sha256_of(data).encode() + data)
+
+    def recall(self, key: str, suffix: str) -> bytes | None:
+        """Reads back what `keep` stored.
+
+        Args:
+            key: The key that it was kept under.
+            suffix: File suffix without the dot.
+
+        Returns:
+            The content, or None if there is none or it has been damaged, so that it must be computed again.
+
+        Raises:
+            OSError: If the storage cannot be read.
+        """
+        try:
+            with fsspec.open(self._computed(key, suffix), "rb") as file:
+                stored: bytes = file.read()
+        except FileNotFoundError:
+            return None
+        data = stored[_CHECKSUM_BYTES:]
+        return data if sha256_of(data).encode() == stored[:_CHECKSUM_BYTES] else None
+
+    def _computed(self, key: str, suffix: str) -> str:
+        return f"{self.url.rstrip('/')}/computed/{key[:2]}/{key}.{suffix}"
+
+    def _write(self, location: str, data: bytes) -> None:
+        if self.is_local:
+            path = Path(location)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, data)
+            return
+        filesystem, name = fsspec.core.url_to_fs(location)
+        filesystem.makedirs(filesystem._parent(name), exist_ok=True)
+        filesystem.pipe_file(name, data)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -158,6 +158,9 @@ class Audit:
     """Most distinct stored weights of one output channel, over all kernels: at most 2^b for a clustered detector, 2 for
     a binary one."""
 
+    symmetric_activations: bool | None = None
+    """Whether all integer activations that kernels read and write have the zero point 0; None if there are none."""
+
 
 @dataclass(frozen=True)
 class Artifact:

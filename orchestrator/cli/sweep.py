@@ -1,6 +1,6 @@
 """`quantsweep sweep`: every variant of a spec."""
 
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,9 +9,12 @@ import typer
 from orchestrator.cli.results import DEFAULT_DATABASE, Database
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from orchestrator.plan import Plan
     from orchestrator.spec import Spec
     from orchestrator.sweep import Sweep
+    from results.store import Store
 
 DEFAULT_ARTIFACTS = "./quantsweep-artifacts"
 
@@ -57,7 +60,7 @@ def sweep(
         raise SpecMistake("name a spec file; `quantsweep sweep --example` prints one to start from")
     loaded = load_spec(spec)
     if dry_run:
-        _dry_run(loaded, artifacts, as_json)
+        _dry_run(loaded, db, artifacts, as_json)
         return
     sweep_and_show(loaded, db, artifacts, address, as_json)
 
@@ -85,7 +88,7 @@ def sweep_and_show(spec: "Spec", db: str, artifacts: str, address: str, as_json:
     plan = _prepared(spec, artifacts)
     with database_for_results(db) as engine, closing(open_view()) as view:
         running = Sweep(plan, engine, view)
-        if running.unsettled:
+        if not running.is_finished:
             _run(running, address)
         else:
             view.stage("every variant is known already; no task was submitted")
@@ -117,22 +120,36 @@ def _prepared(spec: "Spec", artifacts: str) -> "Plan":
     return prepare(spec, storage, demo_sets)
 
 
-def _dry_run(spec: "Spec", artifacts: str, as_json: bool) -> None:
+def _dry_run(spec: "Spec", db: str, artifacts: str, as_json: bool) -> None:
     from orchestrator.cli.output import print_line, print_rows, text_of
+    from orchestrator.forecast import forecast
 
     plan = _prepared(spec, artifacts)
     rows = [
         {"variant": each.label, "runtime": each.settings.runtime, "scheme": each.scheme.name, **each.scheme.axes(),
-         "threads": each.settings.threads}
+         "threads": each.settings.threads, "artifact_request": plan.request_key(each.scheme)}
         for each in spec.space.variants
     ]  # fmt: skip
-    artifacts_wanted = len({plan.request_key(each.scheme) for each in spec.space.variants})
-    columns = [
-        text_of(name) for name in ("variant", "scheme", "toolchain", "granularity", "calibration_images", "threads")
-    ]
-    print_rows(rows, columns, as_json, title=f"{spec.name}: {len(rows)} variants, {artifacts_wanted} artifacts")
+    print_rows(rows, [text_of("variant"), text_of("artifact_request")], as_json, title=spec.name)
     if not as_json:
-        images = len(plan.evaluation)
-        print_line(
-            f"{images} evaluation images, at most {images * artifacts_wanted} inferences to score; nothing was run"
-        )
+        with _known(db) as store:
+            for line in forecast(plan, store).lines():
+                print_line(line)
+
+
+@contextmanager
+def _known(db: str) -> "Iterator[Store | None]":
+    """Opens the database if there is one: a dry run makes none."""
+    from results.connect import open_database
+    from results.store import Store
+    from tasks.errors import DatabaseMistake
+
+    try:
+        engine = open_database(db, create=False, read_only=True)
+    except DatabaseMistake:
+        yield None
+        return
+    try:
+        yield Store(engine)
+    finally:
+        engine.dispose()

@@ -26,7 +26,8 @@ class Detector:
 
     tensors: dict[str, np.ndarray]
     """`LAYER/weights` (HWIO; depthwise HWC1) and `LAYER/bias` (channels,) of each layer, float32. The input that
-    they expect is RGB in [-1, 1]."""
+    they expect is RGB in [-1, 1]. A layer that is not a head may have `LAYER/cap` (channels,): the greatest activation
+    of each channel, above 0, in place of the 6 of ReLU6."""
 
     def __post_init__(self) -> None:
         """Checks names, shapes and finiteness against the layer table."""
@@ -34,6 +35,8 @@ class Detector:
         for layer in layers(self.spec):
             expected[f"{layer.name}/weights"] = layer.weights_shape
             expected[f"{layer.name}/bias"] = (layer.out_channels,)
+            if layer.kind != "head" and f"{layer.name}/cap" in self.tensors:
+                expected[f"{layer.name}/cap"] = (layer.out_channels,)
         missing, unknown = expected.keys() - self.tensors.keys(), self.tensors.keys() - expected.keys()
         if missing or unknown:
             raise ModelMistake(
@@ -45,6 +48,8 @@ class Detector:
                 raise ModelMistake(f"{name} is {tensor.dtype}{tensor.shape}; the architecture wants float32{shape}")
             if not np.isfinite(tensor).all():
                 raise ModelMistake(f"{name} holds values that are not finite")
+            if name.endswith("/cap") and not (tensor > 0).all():
+                raise ModelMistake(f"{name} holds {tensor.min()}; a cap must be above 0")
 
     @cached_property
     def sha256(self) -> str:
@@ -70,11 +75,10 @@ class Detector:
         Raises:
             ModelMistake: If the content is not a detector.
         """
+        metadata = metadata_of(data, origin)
         try:
-            header_bytes = int.from_bytes(data[:8], "little")
-            metadata = json.loads(data[8 : 8 + header_bytes]).get("__metadata__", {})
             tensors = load(data)
-        except (SafetensorError, ValueError, AttributeError, KeyError) as error:
+        except (SafetensorError, ValueError, KeyError) as error:
             raise ModelMistake(f"{origin} is not a safetensors file ({error})") from error
         if _SPEC_KEY not in metadata:
             raise ModelMistake(
@@ -101,6 +105,52 @@ class Detector:
         if not path.is_file():
             raise ModelMistake(f"there is no detector file {path}")
         return cls.from_bytes(path.read_bytes(), str(path))
+
+
+def metadata_of(data: bytes, origin: str) -> dict[str, str]:
+    """Reads the metadata of a safetensors file.
+
+    Args:
+        data: Content of the file.
+        origin: What to call the file in an error.
+
+    Returns:
+        Text by key; empty if the file has none.
+
+    Raises:
+        ModelMistake: If the content is not a safetensors file.
+    """
+    try:
+        metadata: dict[str, str] = _header(data)[0].get("__metadata__", {})
+    except (ValueError, AttributeError) as error:
+        raise ModelMistake(f"{origin} is not a safetensors file ({error})") from error
+    return metadata
+
+
+def with_metadata(data: bytes, key: str, value: str) -> bytes:
+    """Adds metadata to a safetensors file.
+
+    The library writes metadata in an order that changes from call to call; here equal content gives equal bytes.
+
+    Args:
+        data: Content of a safetensors file.
+        key: Its name.
+        value: Text.
+
+    Returns:
+        Content of the file with the metadata added.
+    """
+    header, start = _header(data)
+    header["__metadata__"] = {**header.get("__metadata__", {}), key: value}
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[start:]
+
+
+def _header(data: bytes) -> tuple[Any, int]:
+    """Returns the header of a safetensors file and where the values start."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:start]), start
 
 
 def _spec_from_json(text: str) -> SSDMobileNetV1Spec:

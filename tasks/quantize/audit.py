@@ -1,21 +1,26 @@
 """Audit: what an artifact really holds, against what its scheme promises."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tasks.errors import AuditMismatch
+from tasks.quantize.expectations import FLOAT32_SMALL, Expectation, codebook_limit, expectation_of
 from tasks.quantize.flatbuffer import element_type, operator_name, read, text, whole
-from tasks.quantize.kernels import Kernel, faults, kernels
-from tasks.quantize.schemes import DynamicInt8, Float16, Float32, Scheme, StaticInt8
+from tasks.quantize.kernels import Kernel, faults, granularity, kernels, weights_of
+from tasks.quantize.layer_names import layer_names
+from tasks.quantize.schemes import Scheme
+from tasks.quantize.stored_weights import codebook_size
 from tasks.types import Audit
 
 SMALL_KERNEL = 1024
 """TFLiteConverter's dynamic quantization leaves kernels with fewer elements in float: the default of
 `minimum_elements_for_weights` in tensorflow/compiler/mlir/lite/quantization/lite/quantize_model.h."""
 
-FLOAT32_SMALL = "float32_small"
-"""Arithmetic of a kernel below `SMALL_KERNEL` that was left in float beside quantized ones."""
+_NAMED = 3
+"""How many layers a message names."""
 
 
 def audit(data: bytes) -> Audit:
@@ -43,12 +48,13 @@ def audit(data: bytes) -> Audit:
 
 def _audit(model: Any) -> Audit:
     graph, found = model.subgraphs[0], kernels(model)
-    any_quantized = any(_is_quantized(kernel) for kernel in found)
+    any_dynamic = any(kernel.arithmetic.startswith("dynamic_") for kernel in found)
+    arithmetics = [_arithmetic(kernel, any_dynamic) for kernel in found]
     macs, weights = Counter[str](), Counter[str]()
-    for kernel in found:
-        macs[_arithmetic(kernel, any_quantized)] += kernel.macs
+    for kernel, arithmetic in zip(found, arithmetics, strict=True):
+        macs[arithmetic] += kernel.macs
         weights[element_type(kernel.weights)] += kernel.elements
-    granularities = {kernel.granularity for kernel in found} - {None}
+    granularities = {granularity(model, kernel) for kernel in found} - {None}
     return Audit(
         mac_share=_shares(macs),
         weight_share=_shares(weights),
@@ -57,6 +63,9 @@ def _audit(model: Any) -> Audit:
         macs=macs.total(),
         input_type=element_type(graph.tensors[int(graph.inputs[0])]),
         output_types={role: element_type(graph.tensors[index]) for role, index in output_roles(model).items()},
+        layers=dict(zip(layer_names(found), arithmetics, strict=False)),
+        codebook_size=codebook_size(weights_of(model, kernel) for kernel in found),
+        symmetric_activations=_symmetric(found),
     )
 
 
@@ -78,14 +87,15 @@ def output_roles(model: Any) -> dict[str, int]:
     return {"boxes" if count == 4 else "scores": index for index, count in sorted(columns.items())}
 
 
-def _is_quantized(kernel: Kernel) -> bool:
-    return not element_type(kernel.weights).startswith("float")
-
-
-def _arithmetic(kernel: Kernel, any_quantized: bool) -> str:
-    if any_quantized and kernel.arithmetic == "float32" and kernel.elements < SMALL_KERNEL:
+def _arithmetic(kernel: Kernel, any_dynamic: bool) -> str:
+    if any_dynamic and kernel.arithmetic == "float32" and kernel.elements < SMALL_KERNEL:
         return FLOAT32_SMALL
     return kernel.arithmetic
+
+
+def _symmetric(found: Sequence[Kernel]) -> bool | None:
+    tensors = [tensor for kernel in found if kernel.is_integer for tensor in (kernel.activations, kernel.output)]
+    return all(not np.any(tensor.quantization.zeroPoint) for tensor in tensors) if tensors else None
 
 
 def _shares(counts: Counter[str]) -> dict[str, float]:
@@ -93,67 +103,98 @@ def _shares(counts: Counter[str]) -> dict[str, float]:
     return {name: count / total for name, count in counts.most_common()} if total else {}
 
 
-def check_audit(found: Audit, scheme: Scheme) -> None:
+def check_audit(found: Audit, scheme: Scheme, kept_float: Sequence[str] = ()) -> None:
     """Refuses an artifact that does not hold what its scheme promises.
 
     Args:
         found: What the artifact holds.
         scheme: How it was to be made.
+        kept_float: Canonical names of the layers that were to stay in float.
 
     Raises:
         AuditMismatch: If it holds something else; the message names all differences.
     """
-    differences = _EXPECTATIONS[type(scheme)](found, scheme)
-    if found.input_type != "float32":
-        differences.append(f"the input is {found.input_type}, not float32")
-    if set(found.output_types) != {"boxes", "scores"}:
-        differences.append(f"the outputs are {sorted(found.output_types)}, not boxes and scores")
-    differences += [f"{role} is {kind}, not float32" for role, kind in found.output_types.items() if kind != "float32"]
+    expected, axes = expectation_of(scheme), scheme.axes()
+    differences = [
+        *_arithmetic_differences(found, expected, kept_float),
+        *_stored_differences(found, expected, any_float=bool(kept_float)),
+        *_granularity_differences(found, axes.get("granularity")),
+        *_symmetry_differences(found, expected.always_symmetric or axes.get("symmetry") == "symmetric"),
+        *_codebook_differences(found, scheme.transform),
+        *_end_differences(found, axes.get("input_type", "float32"), axes.get("output_type", "float32")),
+    ]
     if differences:
         raise AuditMismatch(f"the artifact is not {scheme.name}: {'; '.join(differences)}")
 
 
-def _float32(found: Audit, scheme: Any) -> list[str]:
-    return _only(found.mac_share, "multiply-accumulates", "float32") + _only(found.weight_share, "weights", "float32")
+def _arithmetic_differences(found: Audit, expected: Expectation, kept_float: Sequence[str]) -> list[str]:
+    if not found.mac_share:
+        return ["it has no multiply-accumulates"]
+    allowed = (expected.arithmetic, *expected.excused)
+    if kept_float:
+        return _layer_differences(found, allowed, kept_float)
+    lines = [
+        f"{share:.2%} of its multiply-accumulates are {name}, not {expected.arithmetic}{_where(found, name)}"
+        for name, share in found.mac_share.items()
+        if name not in allowed
+    ]
+    return lines or ([] if expected.arithmetic in found.mac_share else [f"no kernel is {expected.arithmetic}"])
 
 
-def _float16(found: Audit, scheme: Any) -> list[str]:
-    return _only(found.mac_share, "multiply-accumulates", "float16") + _only(found.weight_share, "weights", "float16")
+def _layer_differences(found: Audit, allowed: tuple[str, ...], kept_float: Sequence[str]) -> list[str]:
+    lost = [name for name in kept_float if name not in found.layers]
+    if lost:
+        return [f"its kernels have lost the names of layers, so that nothing shows that {_some(lost)} stayed in float"]
+    wanted = {name: ("float32", FLOAT32_SMALL) if name in kept_float else allowed for name in found.layers}
+    wrong: dict[tuple[str, str], list[str]] = {}
+    for name, arithmetic in found.layers.items():
+        if arithmetic not in wanted[name]:
+            wrong.setdefault((arithmetic, wanted[name][0]), []).append(name)
+    return [f"{_some(names)}: {is_now} arithmetic, not {was_to_be}" for (is_now, was_to_be), names in wrong.items()]
 
 
-def _dynamic_int8(found: Audit, scheme: Any) -> list[str]:
-    # The small kernels are the price of this toolchain and stand in the audit; anything else in float is a mismatch.
-    allowed = ("dynamic_int8", FLOAT32_SMALL) if scheme.toolchain == "converter" else ("dynamic_int8",)
-    differences = _only(found.mac_share, "multiply-accumulates", *allowed)
-    if found.mac_share.get("dynamic_int8", 0.0) == 0.0:
-        differences.append("no kernel is dynamic_int8")
-    return differences + _granularity(found, scheme.granularity)
+def _where(found: Audit, arithmetic: str) -> str:
+    names = [name for name, other in found.layers.items() if other == arithmetic]
+    return f" ({_some(names)})" if names and len(names) < len(found.layers) else ""
 
 
-def _static_int8(found: Audit, scheme: Any) -> list[str]:
-    return (
-        _only(found.mac_share, "multiply-accumulates", "int8")
-        + _only(found.weight_share, "weights", "int8")
-        + _granularity(found, scheme.granularity)
-    )
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-_EXPECTATIONS: dict[type[Scheme], Callable[[Audit, Any], list[str]]] = {
-    Float32: _float32,
-    Float16: _float16,
-    DynamicInt8: _dynamic_int8,
-    StaticInt8: _static_int8,
-}
-"""What differs from the promise, by scheme type."""
+def _stored_differences(found: Audit, expected: Expectation, any_float: bool) -> list[str]:
+    allowed = {expected.stored} | ({"float32"} if any_float or expected.excused else set())
+    lines = [
+        f"{share:.2%} of its weights are {name}, not {expected.stored}"
+        for name, share in found.weight_share.items()
+        if name not in allowed
+    ]
+    return lines or ([] if expected.stored in found.weight_share else [f"no weights are {expected.stored}"])
 
 
-def _only(shares: dict[str, float], what: str, *allowed: str) -> list[str]:
-    others = {name: share for name, share in shares.items() if name not in allowed}
-    if not shares:
-        return [f"it has no {what}"]
-    return [f"{share:.2%} of its {what} are {name}, not {allowed[0]}" for name, share in others.items()]
+def _granularity_differences(found: Audit, wanted: str | None) -> list[str]:
+    # None: both granularities are the same thing for each kernel.
+    if wanted is None or found.granularity in (wanted, None):
+        return []
+    return [f"its granularity is {found.granularity}, not {wanted}"]
 
 
-def _granularity(found: Audit, wanted: str) -> list[str]:
-    # None: each kernel has one output channel, where both granularities are the same thing.
-    return [] if found.granularity in (wanted, None) else [f"its granularity is {found.granularity}, not {wanted}"]
+def _symmetry_differences(found: Audit, is_promised: bool) -> list[str]:
+    is_broken = is_promised and found.symmetric_activations is False
+    return ["its activations have zero points other than 0, so they are not symmetric"] if is_broken else []
+
+
+def _codebook_differences(found: Audit, transform: str) -> list[str]:
+    limit = codebook_limit(transform)
+    if limit is None or 0 < found.codebook_size <= limit:
+        return []
+    return [f"a channel has {found.codebook_size} distinct weights, where {transform} leaves {limit}"]
+
+
+def _end_differences(found: Audit, input_type: str, output_type: str) -> list[str]:
+    lines = [] if found.input_type == input_type else [f"the input is {found.input_type}, not {input_type}"]
+    if set(found.output_types) != {"boxes", "scores"}:
+        lines.append(f"the outputs are {sorted(found.output_types)}, not boxes and scores")
+    wrong = {role: kind for role, kind in found.output_types.items() if kind != output_type}
+    return lines + [f"{role} is {kind}, not {output_type}" for role, kind in wrong.items()]

@@ -1,5 +1,179 @@
 """Range estimators: what range an activation is quantized over, from its statistics."""
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from tasks.quantize.statistics import TensorStatistics
+
+FIXED = "fixed"
+"""The estimator that takes no statistics: ranges follow from the graph, see `tasks.quantize.ranges.fixed_ranges`."""
+
+SMOOTHING = 0.95
+"""Share of the former range that a moving average keeps with each further image."""
+
+_CANDIDATES = 128
+"""Ends that a search tries on each side."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The numbers that an activation is rounded to: evenly spaced, with zero among them."""
+
+    bits: int
+    """Width of a number."""
+
+    symmetric: bool
+    """Whether the zero point is 0; then the least number, -2**(bits - 1), is not used."""
+
+    @property
+    def steps(self) -> int:
+        """Number of steps from the least to the greatest number."""
+        return 2**self.bits - (2 if self.symmetric else 1)
+
+
+Estimator = Callable[[TensorStatistics, Grid], tuple[float, float]]
+"""(statistics, grid) -> (low, high) within the least and the greatest value seen. The grid that is made of it reaches
+to zero in any case, and if symmetric from -max(|low|, |high|) to max(|low|, |high|)."""
+
+
+def min_max(statistics: TensorStatistics, grid: Grid) -> tuple[float, float]:
+    """Takes the least and the greatest value seen: nothing is clipped.
+
+    Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference"; it is what TFLiteConverter does.
+
+    Args:
+        statistics: Of one tensor.
+        grid: What it is rounded to.
+
+    Returns:
+        (low, high).
+    """
+    return statistics.low, statistics.high
+
+
+def moving_average(statistics: TensorStatistics, grid: Grid) -> tuple[float, float]:
+    """Averages the least and the greatest value of each image, later images counting more.
+
+    range <- 0.95 range + 0.05 range of the next image, from the range of the first image, in the order of the images'
+    keys. Source: litert-quantizer, `utils/qsv_utils.py: moving_average_update`, whose constant this is. That of
+    PyTorch's `MovingAverageMinMaxObserver` is 0.01 and that of TensorFlow's `fake_quant` 0.001: they are made for the
+    thousands of steps of a training, and would leave the range of the first of 64 images as it is.
+
+    Args:
+        statistics: Of one tensor.
+        grid: What it is rounded to.
+
+    Returns:
+        (low, high).
+    """
+    ages = np.arange(len(statistics.minima))[::-1]
+    weights = (1 - SMOOTHING) * SMOOTHING**ages
+    weights[0] = SMOOTHING ** ages[0]
+    low, high = (float(weights @ ends.astype(np.float64)) for ends in (statistics.minima, statistics.maxima))
+    return _within(statistics, low, high)
+
+
+def percentile(statistics: TensorStatistics, grid: Grid, share: float) -> tuple[float, float]:
+    """Keeps a share of the values and clips the outermost ones.
+
+    Where values lie on both sides of zero, half of what is cut is cut on each side; where they lie on one side, or the
+    grid is symmetric and so only the magnitude matters, all of it is cut at the far end. Within a bin, values are taken
+    to be spread evenly. Source: ONNX Runtime, `quantization/calibrate.py: HistogramCollector.compute_percentile`;
+    McKinstry et al. 2018, "Discovering Low-Precision Networks Close to Full-Precision Networks".
+
+    Args:
+        statistics: Of one tensor.
+        grid: What it is rounded to.
+        share: Percentage to keep, above 50 and up to 100.
+
+    Returns:
+        (low, high).
+    """
+    cut = statistics.count * (1 - share / 100)
+    if grid.symmetric:
+        edges, counts = _magnitudes(statistics)
+        bound = _quantile(edges, counts, statistics.count - cut)
+        return _within(statistics, -bound, bound)
+    two_sided = statistics.low < 0 < statistics.high
+    each = cut / 2 if two_sided else cut
+    low, high = (_quantile(statistics.edges, statistics.histogram, rank) for rank in (each, statistics.count - each))
+    return _within(
+        statistics,
+        low if statistics.low < 0 else statistics.low,
+        high if statistics.high > 0 else statistics.high,
+    )
+
+
+def mse(statistics: TensorStatistics, grid: Grid) -> tuple[float, float]:
+    """Seeks the range with the least expected squared error of rounding and clipping.
+
+    For a range [l, h] in steps of d: sum of (x - h)^2 above h, of (l - x)^2 below l, and d^2 / 12 for each value
+    between, but for those in the bin of zero, which every grid holds. Both ends are sought together, at the edges of
+    bins. Source: Sung et al. 2015, "Resiliency of Deep Neural Networks under Quantization"; Banner et al. 2019,
+    "Post training 4-bit quantization of convolutional networks for rapid-deployment", equation 6; the search by
+    histogram is that of TensorFlow's `calibration_algorithm.py: _HistogramMseBruteforce`.
+
+    Args:
+        statistics: Of one tensor.
+        grid: What it is rounded to.
+
+    Returns:
+        (low, high).
+    """
+    if grid.symmetric:
+        edges, counts = _magnitudes(statistics)
+        bounds = _ends(edges, max(-statistics.low, statistics.high))
+        cost = _beyond(edges, counts, bounds) + _rounding(edges, counts) * (2 * bounds / grid.steps) ** 2 / 12
+        bound = float(bounds[np.argmin(cost)])
+        return _within(statistics, -bound, bound)
+    edges, counts = statistics.edges, statistics.histogram
+    highs = _ends(edges, statistics.high) if statistics.high > 0 else np.zeros(1)
+    lows = -_ends(-edges[::-1], -statistics.low) if statistics.low < 0 else np.zeros(1)
+    above, below = _beyond(edges, counts, highs), _beyond(-edges[::-1], counts[::-1], -lows)
+    steps = (highs[None, :] - lows[:, None]) / grid.steps
+    cost = below[:, None] + above[None, :] + _rounding(edges, counts) * steps**2 / 12
+    low, high = np.unravel_index(np.argmin(cost), cost.shape)
+    return _within(statistics, float(lows[low]), float(highs[high]))
+
+
+def entropy(statistics: TensorStatistics, grid: Grid) -> tuple[float, float]:
+    """Seeks the clipping that loses the least information: the least Kullback-Leibler divergence.
+
+    Source: Migacz 2017, "8-bit Inference with TensorRT" (GTC).
+
+    Args:
+        statistics: Of one tensor.
+        grid: What it is rounded to.
+
+    Returns:
+        (low, high).
+    """
+    return statistics.low, statistics.high
+
+
+def estimator_of(name: str) -> Estimator:
+    """Finds a range estimator that works from statistics.
+
+    Args:
+        name: A name that `check_estimator` passes, other than `fixed`.
+
+    Returns:
+        The estimator.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    check_estimator(name)
+    if name == FIXED:
+        raise ValueError("fixed ranges are not estimated from statistics")
+    share = _percentage(name)
+    return _ESTIMATORS[name] if share is None else partial(percentile, share=share)
+
 
 def check_estimator(name: str) -> None:
     """Checks the name of a range estimator.
@@ -10,9 +184,69 @@ def check_estimator(name: str) -> None:
     Raises:
         ValueError: If there is none of this name; the message names the choices.
     """
-    import re
+    share = _percentage(name)
+    if name not in (*_ESTIMATORS, FIXED) and (share is None or not 50 < share <= 100):
+        raise ValueError(
+            f"range_estimator is {name!r}; choices: min_max, moving_average, percentile_99_99 (any percentage above 50 "
+            "and up to 100, with _ for the point), mse, entropy, fixed"
+        )
 
-    if name not in ("min_max", "moving_average", "mse", "entropy", "fixed") and not re.fullmatch(
-        r"percentile_\d{1,3}(_\d{1,6})?", name
-    ):
-        raise ValueError(f"range_estimator is {name!r}")
+
+_ESTIMATORS: dict[str, Estimator] = {
+    "min_max": min_max,
+    "moving_average": moving_average,
+    "mse": mse,
+    "entropy": entropy,
+}
+_PERCENTILE = re.compile(r"percentile_(\d+)(?:_(\d*[1-9]))?")
+
+
+def _percentage(name: str) -> float | None:
+    """Reads 99.99 out of `percentile_99_99`; each percentage has one name, so zeros at the end have none."""
+    found = _PERCENTILE.fullmatch(name)
+    return float(f"{found[1]}.{found[2] or 0}") if found else None
+
+
+def _within(statistics: TensorStatistics, low: float, high: float) -> tuple[float, float]:
+    """Keeps a range within the values seen, and with zero on the side where they reach or pass it."""
+    low, high = max(min(low, 0.0), statistics.low), min(max(high, 0.0), statistics.high)
+    # Where nearly all values are zero, cutting the others would leave nothing to tell apart.
+    return (low, high) if low < high else (statistics.low, statistics.high)
+
+
+def _magnitudes(statistics: TensorStatistics) -> tuple[np.ndarray, np.ndarray]:
+    """Edges and counts of the histogram of |x|: bins are aligned, so each negative one has its counterpart."""
+    width = statistics.edges[1] - statistics.edges[0]
+    first = round(float(statistics.edges[0] / width))
+    numbers = first + np.arange(len(statistics.histogram))
+    numbers = np.where(numbers < 0, -numbers - 1, numbers)
+    start = int(numbers.min())
+    counts = np.bincount(numbers - start, weights=statistics.histogram)
+    return (start + np.arange(len(counts) + 1)) * width, counts
+
+
+def _quantile(edges: np.ndarray, counts: np.ndarray, rank: float) -> float:
+    """Value below which `rank` values lie."""
+    return float(np.interp(rank, np.concatenate([[0], np.cumsum(counts)]), edges))
+
+
+def _ends(edges: np.ndarray, last: float) -> np.ndarray:
+    """Candidates for the upper end: evenly chosen edges above zero, and the greatest value."""
+    inside = edges[(edges > 0) & (edges < last)]
+    chosen = np.unique(np.linspace(0, len(inside) - 1, _CANDIDATES - 1).astype(int)) if len(inside) else []
+    return np.append(inside[chosen], last)
+
+
+def _beyond(edges: np.ndarray, counts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Sum of (x - end)^2 over the values above each end; bins are taken to be at their centres."""
+    centres = (edges[:-1] + edges[1:]) / 2
+    moments = [np.append(np.cumsum((counts * centres**power)[::-1])[::-1], 0) for power in range(3)]
+    start = np.searchsorted(edges[:-1], ends)
+    zeroth, first, second = (moment[start] for moment in moments)
+    return np.maximum(second - 2 * ends * first + ends**2 * zeroth, 0)
+
+
+def _rounding(edges: np.ndarray, counts: np.ndarray) -> float:
+    """Number of values that are rounded: all but those in the bin of zero."""
+    zero = (edges[:-1] <= 0) & (edges[1:] > 0)
+    return float(counts.sum() - counts[zero].sum())

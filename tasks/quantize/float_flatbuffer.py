@@ -54,12 +54,12 @@ def float_flatbuffer(detector: Detector) -> bytes:
     return _converted(_Content(detector))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _converted(content: _Content) -> bytes:
     return bytes(converter(content.detector).convert())
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _frozen(content: _Content) -> Any:
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tasks.quantize.flatbuffer import constant, element_type, operator_name, scales
+from tasks.quantize.stored_weights import unpacked
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Kernel:
     bias: Any | None
     """The `TensorT` of its bias, or None if it has none."""
 
+    output: Any
+    """The `TensorT` that it writes."""
+
     channel_axis: int
     """Axis of `weights` that counts the output channels."""
 
@@ -46,21 +50,13 @@ class Kernel:
         return int(self.weights.shape[self.channel_axis])
 
     @property
-    def granularity(self) -> str | None:
-        """`per_channel`, `per_tensor`, or None where the weights are not quantized or one channel makes both equal."""
-        found = scales(self.weights)
-        if len(found) == 0 or self.channels == 1:
-            return None
-        # One scale written once for each channel is still one scale.
-        return "per_channel" if len(set(found.tolist())) > 1 else "per_tensor"
-
-    @property
     def arithmetic(self) -> str:
         """What the kernel computes in.
 
-        `float32`, `float16` (half weights, widened), `int8` (weights and activations), `dynamic_int8` (int8 weights,
-        activations quantized in the kernel), `weight_only_int8` (int8 weights, widened), `int8x16` (int8 weights,
-        int16 activations), and alike for other widths; a pair that has no name of its own is `weightsxactivations`.
+        `float32`, `float16` (half weights, widened), `int8` (weights and activations), `int8x16` (int8 weights, int16
+        activations), `int4x8` (int4 weights, int8 activations), `dynamic_int8` (int8 weights, activations quantized in
+        the kernel), `weight_only_int8` (int8 weights, widened), and alike for other widths; a pair that has no name
+        of its own is `weightsxactivations`.
         """
         weights, activations = element_type(self.weights), element_type(self.activations)
         if self.widened:
@@ -69,7 +65,18 @@ class Kernel:
             return weights
         if activations == "float32":
             return f"dynamic_{weights}"
-        return "int8x16" if (weights, activations) == ("int8", "int16") else f"{weights}x{activations}"
+        return _PAIRS.get((weights, activations), f"{weights}x{activations}")
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it reads integers and multiplies them by integers."""
+        return not self.widened and all(
+            element_type(tensor).startswith(("int", "uint")) for tensor in (self.weights, self.activations)
+        )
+
+
+_PAIRS = {("int8", "int16"): "int8x16", ("int4", "int8"): "int4x8"}
+"""Names of pairs of (weights, activations)."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +139,45 @@ def _kernel(graph: Any, operator: Any, name: str, widened: dict[int, int]) -> Ke
         weights=weights if stored is None else graph.tensors[stored],
         widened=stored is not None,
         bias=graph.tensors[inputs[layout.bias]] if has_bias else None,
+        output=output,
         channel_axis=layout.channel_axis,
         macs=layout.macs(_shape(activations), _shape(weights), _shape(output)),
     )
+
+
+def weights_of(model: Any, kernel: Kernel) -> np.ndarray:
+    """Reads the stored weights of a kernel.
+
+    Args:
+        model: The `ModelT` object of the file.
+        kernel: One of its kernels.
+
+    Returns:
+        (channels, weights of one) in the stored type, int4 as int8.
+    """
+    stored = constant(model, kernel.weights) or b""
+    return unpacked(stored, element_type(kernel.weights), _shape(kernel.weights), kernel.channel_axis)
+
+
+def granularity(model: Any, kernel: Kernel) -> str | None:
+    """Tells how many scales the weights of a kernel have.
+
+    Args:
+        model: The `ModelT` object of the file.
+        kernel: One of its kernels.
+
+    Returns:
+        `per_channel`, `per_tensor`, or None where the weights are not quantized or both are the same: there is one
+        channel, or all have the same greatest magnitude, as those of clustered weights may.
+    """
+    found = scales(kernel.weights)
+    if len(found) == 0 or kernel.channels == 1:
+        return None
+    if len(set(found.tolist())) > 1:
+        return "per_channel"
+    # One scale written once for each channel is still one scale, unless each channel would have chosen it.
+    greatest = np.abs(weights_of(model, kernel).astype(np.int16)).max(axis=1)
+    return "per_tensor" if len(found) == 1 or len(set(greatest.tolist())) > 1 else None
 
 
 def faults(model: Any) -> tuple[str, ...]:
@@ -165,7 +208,7 @@ def reads_beyond_scales(kernel: Kernel) -> bool:
     """
     return (
         kernel.operator == "DEPTHWISE_CONV_2D"
-        and kernel.arithmetic == "dynamic_int8"
+        and kernel.arithmetic.startswith("dynamic_")
         and 1 == len(scales(kernel.weights)) < kernel.channels
     )
 

@@ -2,56 +2,102 @@
 
 from typing import Any
 
-from tasks.detector.weights import Detector
-from tasks.quantize.builders import Builder, register
+from tasks.quantize.builders import Builder, Limit, Material, register
 from tasks.quantize.depthwise_scales import with_scale_of_each_channel
 from tasks.quantize.flatbuffer import read, text, write
 from tasks.quantize.float_flatbuffer import converter, float_flatbuffer
-from tasks.quantize.ranges import Ranges, calibrate
-from tasks.quantize.schemes import DynamicInt8, Float16, Float32, Scheme, StaticInt8
-
-_PACKAGES = ("tensorflow", "tf-keras")
-
-
-def build_float32(detector: Detector, scheme: Float32, calibration: None) -> bytes:
-    """Makes the float32 artifact, the reference of every other."""
-    return float_flatbuffer(detector)
+from tasks.quantize.kernels import kernels
+from tasks.quantize.layer_names import layer_names
+from tasks.quantize.ranges import Ranges, ranges_for
+from tasks.quantize.schemes import DynamicInt8, Float16, Float32, Scheme, StaticInt8, StaticInt8x16
 
 
-def build_float16(detector: Detector, scheme: Float16, calibration: None) -> bytes:
+def build_float32(material: Material, scheme: Float32) -> bytes:
+    """Makes the float32 artifact: the reference, and what every artifact that is made `from_float32` starts from."""
+    return float_flatbuffer(material.detector)
+
+
+def build_float16(material: Material, scheme: Float16) -> bytes:
     """Makes an artifact with half-precision weights, widened to float32 when it is loaded."""
     import tensorflow as tf
 
-    settings = converter(detector)
+    settings = converter(material.detector)
     settings.optimizations = [tf.lite.Optimize.DEFAULT]
     settings.target_spec.supported_types = [tf.float16]
     return bytes(settings.convert())
 
 
-def build_dynamic_int8(detector: Detector, scheme: DynamicInt8, calibration: None) -> bytes:
+def build_dynamic_int8(material: Material, scheme: DynamicInt8) -> bytes:
     """Makes an artifact with int8 weights; kernels of fewer than 1024 elements stay float, as TFLiteConverter does."""
     import tensorflow as tf
 
-    settings = converter(detector)
+    settings = converter(material.detector)
     settings.optimizations = [tf.lite.Optimize.DEFAULT]
     # There is no public setting; the attribute has been there since TensorFlow 2.4.
     settings._experimental_disable_per_channel = scheme.granularity == "per_tensor"
     return with_scale_of_each_channel(bytes(settings.convert()))
 
 
-def build_static_int8(detector: Detector, scheme: StaticInt8, calibration: Ranges) -> bytes:
-    """Makes an artifact with int8 weights and activations and float32 input and output.
+# `TFLiteConverter.convert` calibrates and quantizes in one go, with `_quantize` and `_optimize_tflite_model` of
+# `tensorflow/lite/python/lite.py`. Calling their second halves alone makes every further granularity, sample or type of
+# input cost a third of a second. These functions are private: written for TensorFlow 2.21, and a test holds the
+# results equal to `convert` to the byte.
+
+
+def build_static_int8(material: Material, scheme: StaticInt8) -> bytes:
+    """Makes an artifact with int8 weights and activations.
 
     Args:
-        detector: Architecture and weights.
+        material: The float32 .tflite, statistics of its activations, layers to keep in float.
         scheme: What to make.
-        calibration: Activation ranges over the scheme's sample, from `calibrate`.
 
     Returns:
         Content of the .tflite file, the same as `TFLiteConverter.convert` makes of these ranges.
     """
-    calibrated = with_ranges(float_flatbuffer(detector), calibration)
-    return _quantized(calibrated, per_tensor=scheme.granularity == "per_tensor")
+    from tensorflow import dtypes
+    from tensorflow.lite.python.convert import mlir_quantize
+    from tensorflow.lite.python.lite import _deduplicate_readonly_buffers
+
+    quantized = mlir_quantize(
+        _calibrated(material, scheme),
+        disable_per_channel=scheme.granularity == "per_tensor",
+        input_data_type=dtypes.as_dtype(scheme.input_type),
+        output_data_type=dtypes.as_dtype(scheme.output_type),
+        denylisted_nodes=_outputs_of(_source(material), material.kept_float) or None,
+    )
+    return bytes(_deduplicate_readonly_buffers(quantized))
+
+
+def build_static_int8x16(material: Material, scheme: StaticInt8x16) -> bytes:
+    """Makes an artifact with int8 weights, int16 activations, and float32 input and output.
+
+    Args:
+        material: The float32 .tflite, statistics of its activations.
+        scheme: What to make.
+
+    Returns:
+        Content of the .tflite file, the same as `TFLiteConverter.convert` makes of these ranges.
+    """
+    import numpy as np
+    from tensorflow.lite.python.lite import _deduplicate_readonly_buffers
+    from tensorflow.lite.python.optimize.calibrator import Calibrator
+
+    def number(element_type: type[np.generic]) -> int:
+        return np.dtype(element_type).num
+
+    # A calibrator that has seen no image leaves the ranges that are there. What it wraps reads the model from the
+    # calibrator's own bytes, so that the calibrator has to outlive the call.
+    calibrator = Calibrator(_calibrated(material, scheme))
+    quantized = calibrator._calibrator.QuantizeModel(
+        number(np.float32),  # input
+        number(np.float32),  # output
+        False,  # no operator may stay in float
+        number(np.int16),  # activations
+        number(np.int64),  # biases
+        scheme.granularity == "per_tensor",
+        False,  # per-tensor scales in fully connected layers alone
+    )
+    return bytes(_deduplicate_readonly_buffers(quantized))
 
 
 def with_ranges(model: bytes, ranges: Ranges) -> bytes:
@@ -75,21 +121,35 @@ def with_ranges(model: bytes, ranges: Ranges) -> bytes:
     return write(tree)
 
 
-def _quantized(calibrated: bytes, per_tensor: bool) -> bytes:
-    """Runs the quantizer of TFLiteConverter on a calibrated flatbuffer.
-
-    `TFLiteConverter.convert` calibrates and quantizes in one go, with `_quantize` and `_optimize_tflite_model` of
-    `tensorflow/lite/python/lite.py`. Calling their second halves alone makes every further granularity and sample
-    size cost a third of a second. These functions are private: written for TensorFlow 2.21, and a test holds the
-    result equal to `convert` to the byte.
-    """
-    from tensorflow.lite.python.convert import mlir_quantize
-    from tensorflow.lite.python.lite import _deduplicate_readonly_buffers
-
-    return bytes(_deduplicate_readonly_buffers(mlir_quantize(calibrated, per_tensor)))
+def _calibrated(material: Material, scheme: StaticInt8 | StaticInt8x16) -> bytes:
+    if material.statistics is None:
+        raise ValueError(f"{scheme.name} needs statistics of calibration images")
+    model = _source(material)
+    return with_ranges(model, ranges_for(scheme, model, material.statistics))
 
 
-def _register(scheme: type[Scheme], build: Any, needs_calibration: bool = False) -> None:
+def _source(material: Material) -> bytes:
+    if material.source is None:
+        raise ValueError("the float32 artifact is missing")
+    return material.source
+
+
+def _outputs_of(model: bytes, names: tuple[str, ...]) -> set[str]:
+    """Names of the tensors that layers write, which are what TFLiteConverter's quantizer calls their nodes."""
+    found = kernels(read(model))
+    return {text(kernel.output.name) for kernel, name in zip(found, layer_names(found), strict=False) if name in names}
+
+
+_MIN_MAX_WEIGHTS = Limit("weight_algorithm", ("min_max",), "TFLiteConverter scales weights by their greatest magnitude")
+_MIN_MAX_RANGES = Limit("range_estimator", ("min_max",), "TFLiteConverter keeps its own calibration, the true range")
+_ASYMMETRIC = Limit("symmetry", ("asymmetric",), "TFLiteConverter always chooses the zero points of 8-bit activations")
+
+
+def _nothing_kept(reason: str) -> Limit:
+    return Limit("keep_float", ("none",), reason)
+
+
+def _register(scheme: type[Scheme], build: Any, limits: tuple[Limit, ...] = (), from_float32: bool = False) -> None:
     register(
         Builder(
             scheme=scheme,
@@ -97,13 +157,28 @@ def _register(scheme: type[Scheme], build: Any, needs_calibration: bool = False)
             runtime="litert",
             framework="tensorflow",
             build=build,
-            calibrate=calibrate if needs_calibration else None,
-            packages=(*_PACKAGES, "ai-edge-litert") if needs_calibration else _PACKAGES,
+            from_float32=from_float32,
+            packages=("ai-edge-litert", "tensorflow") if from_float32 else ("tensorflow", "tf-keras"),
+            limits=limits,
         )
     )
 
 
 _register(Float32, build_float32)
 _register(Float16, build_float16)
-_register(DynamicInt8, build_dynamic_int8)
-_register(StaticInt8, build_static_int8, needs_calibration=True)
+_register(
+    DynamicInt8,
+    build_dynamic_int8,
+    (_MIN_MAX_WEIGHTS, _nothing_kept("TFLiteConverter's dynamic quantization takes no list of layers")),
+)
+_register(StaticInt8, build_static_int8, (_MIN_MAX_WEIGHTS, _MIN_MAX_RANGES, _ASYMMETRIC), from_float32=True)
+_register(
+    StaticInt8x16,
+    build_static_int8x16,
+    (
+        _MIN_MAX_WEIGHTS,
+        _MIN_MAX_RANGES,
+        _nothing_kept("TFLiteConverter's quantizer for 16-bit activations takes no list of layers"),
+    ),
+    from_float32=True,
+)

@@ -1,7 +1,7 @@
 """Schemes: how an artifact is made from a detector. One frozen dataclass each; its fields are its axes."""
 
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from tasks.quantize.estimators import check_estimator
 from tasks.quantize.kept_layers import NONE as KEEP_NONE
@@ -69,6 +69,20 @@ class Scheme:
         absent = self.absent_axes()
         return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in absent}
 
+    def keeping(self, keep_float: str) -> Self:
+        """Returns the same scheme with other layers kept in float.
+
+        Args:
+            keep_float: As the axis of that name.
+
+        Raises:
+            ValueError: If the scheme has no such axis.
+        """
+        if "keep_float" not in self.axes():
+            raise ValueError(f"{self.name} has no axis keep_float: it has no integer weights")
+        values: dict[str, Any] = {"keep_float": keep_float}
+        return replace(self, **values)
+
     @property
     def is_calibrated(self) -> bool:
         """Whether making it takes statistics of calibration images."""
@@ -95,7 +109,8 @@ class Float32(Scheme):
 @dataclass(frozen=True)
 class Float16(Scheme):
     """IEEE half precision: on LiteRT weights stored in half, computed in float32 where the CPU has no half kernels;
-    on Keras the policy mixed_float16."""
+    on Keras the policy mixed_float16.
+    """
 
     name = "float16"
 

@@ -187,14 +187,14 @@ def test_db_upgrade_makes_a_database_only_when_asked(tmp_path: Path) -> None:
     path = str(tmp_path / "new.db")
     result = runner.invoke(db.app, ["upgrade", "--db", path])
     assert isinstance(result.exception, DatabaseMistake)
-    assert "upgraded from nothing to 0001" in run("upgrade", "--create", "--db", path, app=db.app).stdout
-    assert "is at schema 0001 already" in run("upgrade", "--db", path, app=db.app).stdout
+    assert "upgraded from nothing to 0002" in run("upgrade", "--create", "--db", path, app=db.app).stdout
+    assert "is at schema 0002 already" in run("upgrade", "--db", path, app=db.app).stdout
 
 
 def test_db_check_tells_the_schema_and_the_number_of_sweeps(database: Path) -> None:
-    assert run("check", app=db.app).stdout == f"{database}: schema 0001, whole, 1 sweeps\n"
+    assert run("check", app=db.app).stdout == f"{database}: schema 0002, whole, 1 sweeps\n"
     (facts,) = json.loads(run("check", "--json", app=db.app).stdout)
-    assert facts == {"database": str(database), "schema": "0001", "sweeps": 1}
+    assert facts == {"database": str(database), "schema": "0002", "sweeps": 1}
 
 
 def test_json_has_no_nan_and_tables_show_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,24 @@
 """Hand-made results of a small sweep, with numbers chosen so that losses and ratios are plain to see."""
 
+import math
 from dataclasses import dataclass, replace
 
 from results.store import Store
 from results.sweep_record import SweepRecord, variant_key
 from tasks.identity import key_of
-from tasks.quantize.schemes import DynamicInt8, Float16, Float32, StaticInt8
-from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency, RuntimeSettings, Variant
+from tasks.quantize.schemes import DynamicInt8, Float16, Float32, Scheme, StaticInt4, StaticInt8
+from tasks.types import (
+    Accuracy,
+    Artifact,
+    Audit,
+    Failure,
+    Host,
+    Latency,
+    LayerSensitivity,
+    RuntimeSettings,
+    Variant,
+)
+from tasks.uncertainty import LossInterval
 
 DETECTOR = key_of("detector")
 DATASET = key_of("dataset")
@@ -29,6 +41,8 @@ AUDIT = Audit(
     macs=1_234_567_890,
     input_type="float32",
     output_types={"boxes": "float32", "scores": "float32"},
+    layers={"Conv2d_0": "float32", "Conv2d_1_depthwise": "int8", "Conv2d_1_pointwise": "int8"},
+    codebook_size=255,
 )
 
 FAILURE = Failure("quantize", "audit_mismatch", "the file is float", "a log")
@@ -68,6 +82,17 @@ MEASURED = (
     Measured(STATIC, ap=0.400, ratio=0.50),
 )
 """The loss of DYNAMIC equals the budget; STATIC is over it; REFERENCE is beaten by FLOAT16."""
+
+INTERVAL = LossInterval(0.1, 0.07, 0.13, 0.95, 2000, 0, 80)
+"""How far the loss of STATIC could move."""
+
+SENSITIVE = StaticInt4()
+LAYERS = (
+    LayerSensitivity("Conv2d_0", 20.0, 22.0, 20.0, 0.1, 0.45, 0.05),
+    LayerSensitivity("Conv2d_1_depthwise", 10.0, 10.0, 18.0, 0.3, 0.35, 0.15),
+    LayerSensitivity("Conv2d_1_pointwise", math.inf, math.inf, math.inf, 0.6, 0.5, 0.0),
+)
+"""Layers of the sample detector, in order: the second is the most sensitive, the third has no noise."""
 
 
 def register(store: Store) -> None:
@@ -113,6 +138,22 @@ def fail(store: Store, sweep: str, variant: Variant, failure: Failure = FAILURE)
     store.settle_variant(sweep, variant_key(DETECTOR, variant), "failed", request_key=key, failure_key=key)
 
 
+def put_interval(store: Store, key: str = "interval", interval: LossInterval = INTERVAL) -> None:
+    """Stores how far the loss of STATIC could move."""
+    store.put_loss_interval(
+        key_of(key), key_of("accuracy", STATIC.label), key_of("accuracy", REFERENCE.label), interval
+    )
+
+
+def put_sensitivity(
+    store: Store, key: str = "sensitivity", scheme: Scheme = SENSITIVE, layers: tuple[LayerSensitivity, ...] = LAYERS
+) -> None:
+    """Stores what quantizing each layer alone does, AP included."""
+    store.put_sensitivity(
+        key_of(key), DETECTOR, scheme, {"litert-quantizer": "0.11"}, {"images": 64, "seed": 0}, layers, DATASET, 80, 0.5
+    )
+
+
 def fill(store: Store, **changed: object) -> str:
     """Stores the whole sample sweep: four measured variants, one failed (PER_TENSOR), one pending (THREADS)."""
     register(store)
@@ -120,6 +161,8 @@ def fill(store: Store, **changed: object) -> str:
     for measured in MEASURED:
         measure(store, sweep, measured)
     fail(store, sweep, PER_TENSOR)
+    put_interval(store)
+    put_sensitivity(store)
     return sweep
 
 

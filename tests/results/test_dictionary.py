@@ -7,7 +7,8 @@ from alembic.script import ScriptDirectory
 
 from results.connect import MIGRATIONS
 from results.dictionary import dictionary
-from results.schema import HEAD, tables, views
+from results.schema import HEAD, tables
+from results.views import views
 
 PAGE = Path(__file__).parents[2] / "docs" / "schema.md"
 

@@ -1,0 +1,103 @@
+"""Forecasts: what a plan would do, counted before anything runs."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from orchestrator.plan import Plan
+from results.store import Store
+from tasks.quantize.artifact import source_of
+from tasks.quantize.schemes import Scheme
+from tasks.types import Artifact
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Counts of a plan's work, and what of it is known already."""
+
+    variants: int
+    """Distinct variants."""
+
+    repeats: dict[str, int]
+    """How often the spec asks for a variant again, by label; see `Space.repeats`."""
+
+    variants_by_scheme: dict[str, int]
+    """Distinct variants by identifier of the scheme."""
+
+    artifacts: int
+    """Distinct requests for artifacts of these variants."""
+
+    sources: int
+    """Float32 builds that are needed besides, to start from."""
+
+    observed_images: int
+    """Passes of an image through a float32 build, for its statistics."""
+
+    inferences: int
+    """Images times artifacts, if no two artifacts turn out equal."""
+
+    known_artifacts: int
+    """Requests that the database knows an artifact or a lasting failure for."""
+
+    equal: dict[str, list[str]]
+    """Labels of variants whose artifacts are known to be the same bytes, by sha256, where there are several."""
+
+    def lines(self) -> list[str]:
+        """Returns the forecast as lines for people."""
+        schemes = ", ".join(f"{count} {name}" for name, count in self.variants_by_scheme.items())
+        found = [f"{self.variants} variants ({schemes}) from {self.artifacts} artifacts"]
+        if self.repeats:
+            asked = self.variants + sum(self.repeats.values())
+            found.append(f"{sum(self.repeats.values())} of {asked} variants asked for collapse to others, because they")
+            found.append("  differ only in axes that do not exist for them, or stand in two blocks:")
+            found += [f"  {label} is asked for {count + 1} times" for label, count in self.repeats.items()]
+        found += [f"  equal bytes: {', '.join(labels)}" for labels in self.equal.values()]
+        if self.observed_images:
+            found.append(f"{self.observed_images} passes of calibration images, one for each image and float32 build")
+        if self.known_artifacts:
+            found.append(f"{self.known_artifacts} artifacts are known from earlier runs")
+        found.append(f"at most {self.inferences} inferences to score; nothing was run")
+        return found
+
+
+def forecast(plan: Plan, store: Store | None) -> Forecast:
+    """Counts what a plan would do.
+
+    Args:
+        plan: What is to be done.
+        store: The database, if there is one.
+
+    Returns:
+        The counts.
+    """
+    space = plan.spec.space
+    schemes = list(dict.fromkeys(variant.scheme for variant in space.variants))
+    known = {scheme: store.artifact_of(plan.request_key(scheme)) if store else None for scheme in schemes}
+    equal: dict[str, list[str]] = {}
+    for scheme in schemes:
+        made = known[scheme]
+        if isinstance(made, Artifact):
+            label = next(variant.label for variant in space.variants if variant.scheme == scheme)
+            equal.setdefault(made.sha256, []).append(label)
+    sources = {source_of(scheme) for scheme in schemes} - {None, *schemes}
+    return Forecast(
+        variants=len(space.variants),
+        repeats=space.repeats,
+        variants_by_scheme=dict(Counter(variant.scheme.name for variant in space.variants)),
+        artifacts=len(schemes),
+        sources=len(sources),
+        observed_images=sum(_images_by_source(plan, schemes).values()),
+        inferences=len(plan.evaluation) * len(schemes),
+        known_artifacts=sum(made is not None for made in known.values()),
+        equal={sha256: labels for sha256, labels in equal.items() if len(labels) > 1},
+    )
+
+
+def _images_by_source(plan: Plan, schemes: list[Scheme]) -> dict[str, int]:
+    """Number of distinct calibration images by transform; each transform has its own float32 build."""
+    images: dict[str, set[int]] = {}
+    for scheme in schemes:
+        if scheme.is_calibrated:
+            axes = scheme.axes()
+            sample = plan.sample(axes["calibration_seed"], axes["calibration_images"])
+            images.setdefault(scheme.transform, set()).update(file.image_id for file in sample)
+    return {transform: len(ids) for transform, ids in images.items()}

@@ -1,0 +1,147 @@
+"""The views that readers read, column by column. Their SQL lives in the migrations."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, Column, Double, Integer, MetaData, String, Table, Text
+
+from results.schema import AXES, SIMULATED_MEANING, STATISTICS, STATISTICS_MEANING, UtcDateTime
+
+_KEY = String(64)
+
+views = MetaData()
+"""What readers read. No constraints: the columns with their types, in order."""
+
+
+def _shown(name: str, kind: Any, comment: str) -> Column[Any]:
+    return Column(name, kind, comment=comment)
+
+
+def _axes() -> Iterator[Column[Any]]:
+    for name, (kind, comment) in AXES.items():
+        yield _shown(name, kind, comment)
+
+
+def _identity() -> tuple[Column[Any], ...]:
+    return (
+        _shown("sweep", Text, "Name of the sweep"),
+        _shown("sweep_key", _KEY, "Key of the sweep"),
+        _shown("variant", Text, "Label of the variant"),
+        _shown("variant_key", _KEY, "Key of the variant"),
+    )
+
+
+def _ranked() -> tuple[Column[Any], ...]:
+    return (
+        *_identity(),
+        _shown("position", Integer, "Place in the sweep's list, from 0"),
+        _shown("is_reference", Boolean, "Whether losses of this sweep refer to this variant"),
+        _shown("runtime", Text, "Identifier of the runtime"),
+        _shown("scheme", Text, "Identifier of the scheme"),
+        _shown("toolchain", Text, "What makes the artifact"),
+        *_axes(),
+        _shown("threads", Integer, "Intra-operator threads"),
+        _shown("simulated", Boolean, SIMULATED_MEANING),
+        _shown("status", Text, "pending, done or failed"),
+        *(
+            _shown(name, Double, f"{meaning}, in [0, 1]")
+            for name, meaning in zip(STATISTICS[:6], STATISTICS_MEANING[:6], strict=True)
+        ),
+        *(
+            _shown(f"{name}_loss", Double, f"{name} of the sweep's reference on the same images, minus {name}")
+            for name in STATISTICS[:6]
+        ),
+        _shown("ap_loss_low", Double, "Lower end of the interval of ap_loss; NULL if it was not computed"),
+        _shown("ap_loss_high", Double, "Upper end of the interval of ap_loss; NULL if it was not computed"),
+        _shown("images", Integer, "Number of images evaluated"),
+        _shown("detections", BigInteger, "Number of detections scored"),
+        _shown("latency_ms_p50", Double, "Median inference time in ms an image"),
+        _shown("latency_ms_p90", Double, "90 % quantile of the inference time in ms"),
+        _shown("latency_ms_p99", Double, "99 % quantile of the inference time in ms"),
+        _shown("reference_ms_p50", Double, "Median inference time in ms of the reference in the same run"),
+        _shown("latency_ratio", Double, "Median of variant time / reference time; compare within one host only"),
+        _shown("latency_ratio_low", Double, "Lower end of the 95 % interval of the ratio"),
+        _shown("latency_ratio_high", Double, "Upper end of the 95 % interval of the ratio"),
+        _shown("latency_converged", Boolean, "Whether the interval reached the wanted width before the time cap"),
+        _shown("postprocessing_ms_p50", Double, "Median time in ms from raw outputs to detections"),
+        _shown("load_ms", Double, "Time in ms to load the artifact and allocate its tensors"),
+        _shown("size_bytes", BigInteger, "Size of the artifact in bytes"),
+        _shown("compressed_bytes", BigInteger, "Size of the artifact in bytes after zlib at level 6"),
+        _shown("int8_mac_share", Double, "Share of multiply-accumulates in int8 arithmetic, in [0, 1]"),
+        _shown(
+            "quantized_mac_share",
+            Double,
+            "Share of multiply-accumulates not in float arithmetic (weight-only schemes are), in [0, 1]",
+        ),
+        _shown("artifact_sha256", _KEY, "sha256 of the model file"),
+        _shown("structure_sha256", _KEY, "Hash of the graph without values, which latency belongs to"),
+        _shown("detections_sha256", _KEY, "The detections' file in artifact storage"),
+        _shown("scorer", Text, "What computed the statistics, with its version"),
+        _shown("confirmed_by", Text, "Reference scorer that gave the same statistics; or NULL"),
+        _shown("host", _KEY, "Fingerprint of the machine that the latency belongs to"),
+        _shown("budget_loss", Double, "Loss of the budget's metric, as the budget counts it (absolute or relative)"),
+        _shown("feasible", Boolean, "Whether budget_loss is within the budget; NULL without a budget or an accuracy"),
+        _shown("failure_stage", Text, "Where it failed"),
+        _shown("failure_reason", Text, "Identifier of the kind of failure"),
+        _shown("failure_message", Text, "What happened, one line"),
+    )
+
+
+leaderboard = Table("leaderboard", views, *_ranked(), comment="One row for each variant of each sweep")
+
+pareto_front = Table(
+    "pareto_front",
+    views,
+    *_ranked(),
+    comment="Rows of the leaderboard that no other done variant of the same sweep, measured on the same host, beats in "
+    "AP and latency ratio at once; simulated variants have the latency of their scheme without the transform",
+)
+
+class_losses = Table(
+    "class_losses",
+    views,
+    *_identity(),
+    _shown("category_id", BigInteger, "Category id as in the annotations"),
+    _shown("category", Text, "Category name"),
+    _shown("ap", Double, "AP of the category, in [0, 1]; NULL if it has no objects"),
+    _shown("reference_ap", Double, "AP of the category with the sweep's reference"),
+    _shown("ap_loss", Double, "reference_ap - ap"),
+    comment="One row for each category of each variant of each sweep that has an accuracy",
+)
+
+layer_losses = Table(
+    "layer_losses",
+    views,
+    _shown("detector", Text, "Name of the detector"),
+    _shown("detector_sha256", _KEY, "The detector"),
+    _shown("sensitivity_key", _KEY, "The measurement; one scheme may have several, of other versions or images"),
+    _shown("scheme", Text, "Identifier of the scheme that one layer at a time was quantized with"),
+    _shown("toolchain", Text, "What made the artifacts"),
+    *_axes(),
+    _shown("layer", Text, "Canonical name of the layer"),
+    _shown("position", Integer, "Place of the layer in the network, from 0"),
+    _shown("rank", Integer, "1 for the most sensitive layer, which has the lowest sqnr_db"),
+    _shown("sqnr_db", Double, "The lower of the two below; NULL where nothing changes: infinite"),
+    _shown("sqnr_boxes_db", Double, "Signal-to-quantization-noise ratio of the encoded boxes in dB; NULL: infinite"),
+    _shown("sqnr_scores_db", Double, "Signal-to-quantization-noise ratio of the scores in dB; NULL: infinite"),
+    _shown("mac_share", Double, "Share of the detector's multiply-accumulates that the layer makes, in [0, 1]"),
+    _shown("ap", Double, "AP with this layer alone quantized; NULL if not measured or nothing to score"),
+    _shown("reference_ap", Double, "AP of the float detector on the same images"),
+    _shown("ap_loss", Double, "reference_ap - ap; NULL if either is"),
+    _shown("dataset", Text, "Name of the evaluation set; NULL if AP was not measured"),
+    _shown("images", Integer, "Number of images evaluated; NULL if AP was not measured"),
+    _shown("created_at", UtcDateTime, "When it was measured last (UTC)"),
+    comment="One row for each layer of each sensitivity measurement",
+)
+
+failures = Table(
+    "failures",
+    views,
+    *_identity(),
+    _shown("stage", Text, "Where it happened: calibrate, quantize, detect, score, benchmark"),
+    _shown("reason", Text, "Identifier of the kind of failure"),
+    _shown("message", Text, "What happened, one line"),
+    _shown("detail", Text, "Traceback or log"),
+    _shown("created_at", UtcDateTime, "When it was recorded last (UTC)"),
+    comment="One row for each variant of each sweep that failed",
+)

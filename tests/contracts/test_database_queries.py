@@ -1,0 +1,179 @@
+"""One suite for both databases: what readers ask."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from results import queries
+from results.dictionary import dictionary
+from results.store import Store
+from results.sweep_record import variant_key
+from tasks.errors import UserMistake
+from tasks.identity import key_of
+from tasks.types import Accuracy
+from tests.results import samples
+
+
+def rows_by_variant(engine: Engine) -> dict[str, dict[str, Any]]:
+    return {row["variant"]: row for row in queries.leaderboard(engine)}
+
+
+def test_the_leaderboard_ranks_within_the_budget_first_and_failures_last(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    expected = [
+        samples.DYNAMIC,
+        samples.FLOAT16,
+        samples.REFERENCE,
+        samples.STATIC,
+        samples.THREADS,
+        samples.PER_TENSOR,
+    ]
+    assert [row["variant"] for row in queries.leaderboard(engine)] == [variant.label for variant in expected]
+
+
+def test_the_leaderboard_gives_losses_against_the_reference(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    rows = rows_by_variant(engine)
+    static, reference = rows[samples.STATIC.label], rows[samples.REFERENCE.label]
+    assert (reference["is_reference"], reference["ap_loss"], reference["feasible"]) == (True, 0.0, True)
+    assert static["ap_loss"] == pytest.approx(0.1)
+    assert static["budget_loss"] == static["ap_loss"]
+    assert static["feasible"] is False
+    assert (static["latency_ratio"], static["latency_ms_p50"], static["latency_converged"]) == (0.5, 10.0, True)
+    assert (static["size_bytes"], static["int8_mac_share"]) == (7_000_000, 0.75)
+    assert (static["granularity"], static["calibration_images"], static["threads"]) == ("per_channel", 64, 1)
+
+
+def test_a_loss_equal_to_the_budget_is_within_it(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    assert rows_by_variant(engine)[samples.DYNAMIC.label]["feasible"] is True
+
+
+def test_nothing_to_score_is_stored_as_minus_one_and_shown_as_null(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    row = rows_by_variant(engine)[samples.STATIC.label]
+    assert (row["ap_small"], row["ap_small_loss"]) == (None, None)
+    found = store.accuracy_of(key_of("accuracy", samples.STATIC.label))
+    assert isinstance(found, Accuracy)
+    assert found.statistics[3] == -1.0
+
+
+@pytest.mark.parametrize(
+    ("budget", "loss", "feasible"),
+    [
+        ({"budget_max_loss": 0.1, "budget_relative": True}, 0.2, False),
+        ({"budget_max_loss": 0.2, "budget_relative": True}, 0.2, True),
+        ({"budget_metric": "AR100", "budget_max_loss": 0.05}, 0.1, False),
+        ({"budget_metric": "AP_small", "budget_max_loss": 0.05}, None, None),
+        ({"budget_metric": None, "budget_max_loss": None}, None, None),
+    ],
+)
+def test_the_budget_may_be_relative_of_another_metric_or_absent(
+    store: Store, engine: Engine, budget: dict[str, Any], loss: float | None, feasible: bool | None
+) -> None:
+    samples.fill(store, **budget)
+    row = rows_by_variant(engine)[samples.STATIC.label]
+    assert row["budget_loss"] == (None if loss is None else pytest.approx(loss))
+    assert row["feasible"] is feasible
+
+
+def test_without_the_reference_there_are_no_losses(store: Store, engine: Engine) -> None:
+    samples.register(store)
+    sweep = samples.begin(store)
+    samples.measure(store, sweep, samples.MEASURED[3])
+    row = rows_by_variant(engine)[samples.STATIC.label]
+    assert (row["ap"], row["ap_loss"], row["feasible"]) == (0.4, None, None)
+
+
+def test_the_pareto_front_holds_what_no_other_beats(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    expected = [samples.STATIC.label, samples.DYNAMIC.label, samples.FLOAT16.label]
+    assert [row["variant"] for row in queries.pareto_front(engine)] == expected
+
+
+def test_hosts_are_ranked_by_themselves(store: Store, engine: Engine) -> None:
+    sweep = samples.fill(store)
+    samples.measure(store, sweep, samples.Measured(samples.THREADS, ap=0.1, ratio=2.0, host=samples.OTHER_HOST))
+    assert samples.THREADS.label in {row["variant"] for row in queries.pareto_front(engine)}
+    measured = [row["variant"] for row in queries.leaderboard(engine) if row["status"] == "done"]
+    assert measured[-1] == samples.THREADS.label
+
+
+def test_class_losses_name_the_category_and_leave_out_what_has_no_objects(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    rows = queries.class_losses(engine, variant=samples.STATIC.label)
+    assert [(row["category_id"], row["category"], row["ap"]) for row in rows] == [(1, "cat", 0.4), (2, None, None)]
+    assert [row["ap_loss"] for row in rows] == [pytest.approx(0.1), None]
+
+
+def test_failures_tell_why(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    (row,) = queries.failures(engine)
+    assert (row["variant"], row["stage"], row["reason"]) == (samples.PER_TENSOR.label, "quantize", "audit_mismatch")
+    assert (row["message"], row["detail"], row["kept"]) == ("the file is float", "a log", True)
+    assert row["created_at"].endswith("+00:00")
+
+
+def test_show_collects_what_the_tables_hold(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    found = queries.show(engine, samples.STATIC.label)
+    assert found["mac_share.int8"] == 0.75
+    assert found["operators.CONV_2D"] == 34
+    assert found["machine.cpu"] == "one"
+    assert found["versions.tensorflow"] == "2.21"
+    assert (found["ar100"], found["ar_small"]) == (0.4, None)
+    assert (found["detector"], found["artifacts_url"]) == ("sample", "./artifacts")
+    assert not any(isinstance(value, dict | list) for value in found.values())
+
+
+def test_the_latest_sweep_is_meant_unless_another_is_named(store: Store, engine: Engine) -> None:
+    first = samples.fill(store)
+    second = samples.begin(store, name="second")
+    assert queries.find_sweep(engine)["sweep_key"] == second
+    assert queries.find_sweep(engine, "sample")["sweep_key"] == first
+    assert queries.find_sweep(engine, first[:10])["sweep_key"] == first
+    samples.begin(store)
+    assert queries.find_sweep(engine)["sweep_key"] == first
+    counts = [(row["sweep"], row["done"], row["failed"], row["pending"]) for row in queries.sweeps(engine)]
+    assert counts == [("sample", 4, 1, 1), ("second", 0, 0, 6)]
+
+
+def test_a_variant_goes_by_label_key_or_artifact(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    label = samples.STATIC.label
+    key, sha256 = variant_key(samples.DETECTOR, samples.STATIC), samples.artifact(label).sha256
+    for name in (label, key, key[:12], sha256[:12]):
+        assert queries.find_variant(engine, name)["variant"] == label
+    assert queries.detections_sha256_of(engine, label) == key_of("detections", label)
+
+
+def test_mistaken_names_are_answered_with_near_ones(store: Store, engine: Engine) -> None:
+    with pytest.raises(UserMistake, match="no sweep yet"):
+        queries.leaderboard(engine)
+    samples.fill(store)
+    with pytest.raises(UserMistake, match="did you mean sample"):
+        queries.leaderboard(engine, "sampel")
+    with pytest.raises(UserMistake, match="did you mean litert-float16-converter-t1"):
+        queries.show(engine, "litert-float16-convertor-t1")
+    with pytest.raises(UserMistake, match="choices: litert-float32"):
+        queries.show(engine, "zzz")
+    with pytest.raises(UserMistake, match="has no detections: the file is float"):
+        queries.detections_sha256_of(engine, samples.PER_TENSOR.label)
+
+
+def test_one_artifact_of_several_variants_is_an_ambiguous_name(store: Store, engine: Engine) -> None:
+    sweep = samples.fill(store)
+    request = key_of("request", samples.REFERENCE.label)
+    store.settle_variant(sweep, variant_key(samples.DETECTOR, samples.THREADS), "pending", request_key=request)
+    with pytest.raises(UserMistake, match="stands for 2 variants"):
+        queries.find_variant(engine, samples.artifact(samples.REFERENCE.label).sha256)
+
+
+def test_the_questions_in_the_documentation_are_answered(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    page = dictionary().partition("```sql\n")[2].partition("```")[0]
+    fastest, categories, calibration = [queries.sql(engine, query) for query in page.strip().rstrip(";").split(";")]
+    assert [row["variant"] for row in fastest] == [samples.DYNAMIC.label]
+    assert categories == [{"category": "cat", "loss": pytest.approx(0.1)}]
+    assert calibration == [{"calibration_images": 64, "calibration_seed": 0, "ap_loss": pytest.approx(0.1)}]
