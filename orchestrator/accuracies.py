@@ -12,8 +12,7 @@ from orchestrator.progress import Observer
 from results.store import Store
 from tasks import steps
 from tasks.runtimes.base import runtime_of
-from tasks.types import Accuracy, Artifact, Failure, RuntimeSettings
-from tasks.uncertainty import LossInterval
+from tasks.types import Accuracy, Artifact, Failure, LossInterval, RuntimeSettings
 
 _SCORE, _DETECT = 3, 4
 

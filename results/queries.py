@@ -14,6 +14,9 @@ from tasks.errors import UserMistake
 
 _SHORTEST_PREFIX = 4
 
+_AXES_IN_AUDIT = ("granularity", "input_type")
+"""What an audit calls as the scheme calls its axis, though it may have found something else."""
+
 
 def sweeps(engine: Engine) -> Rows:
     """Lists all sweeps, the latest first.
@@ -212,8 +215,8 @@ def show(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, An
     Returns:
         Its row of the leaderboard; all 12 statistics; detector, dataset, request and build time; and what is nested in
         the tables, with dots in the names: `mac_share.int8`, `operators.CONV_2D`, `host.cpu`, `conditions.load`,
-        `loss_interval.level`, ... Where layers differ in their arithmetic, `layer_count.int8` is the number of layers
-        in it, and `layers.float32` are their names, for all but the commonest.
+        `loss_interval.level`, `audit.granularity`, ... Where layers differ in their arithmetic, `layer_count.int8` is
+        the number of layers in it, and `layers.float32` are their names, for all but the commonest.
 
     Raises:
         UserMistake: If there is no such sweep or variant.
@@ -247,7 +250,9 @@ def show(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, An
     (row,) = rows_of(engine, query)
     for name in schema.STATISTICS[6:]:
         row[name] = None if row[name] == -1 else row[name]
-    row |= row.pop("audit") or {}
+    audit = row.pop("audit") or {}
+    row["audit"] = {name: audit.pop(name) for name in _AXES_IN_AUDIT if name in audit}
+    row |= audit
     row |= _arithmetic(row.pop("layers", {})) | _interval(engine, found)
     named = ("detector", "detector_sha256", "dataset", "dataset_fingerprint", "artifacts_url")
     return flat({**found, **{name: sweep_row[name] for name in named}, **row})

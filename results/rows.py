@@ -11,8 +11,7 @@ from sqlalchemy import Boolean, Double, Integer, Table, Text
 from results.schema import AXES
 from results.sweep_record import SweepRecord, variant_key
 from tasks.identity import canonical
-from tasks.quantize.schemes import Scheme
-from tasks.types import Audit, Variant
+from tasks.types import Audit, Scheme, Variant
 
 
 def variant_row(detector_sha256: str, variant: Variant) -> dict[str, Any]:

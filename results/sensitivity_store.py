@@ -11,8 +11,7 @@ from results.rows import fields_in, row_of, scheme_row
 from results.schema import layer_sensitivities, sensitivities
 from results.transactions import Transactions, upsert
 from tasks.identity import canonical
-from tasks.quantize.schemes import Scheme
-from tasks.types import LayerSensitivity
+from tasks.types import LayerSensitivity, Scheme
 
 _RATIOS = ("sqnr_db", "sqnr_boxes_db", "sqnr_scores_db")
 

@@ -37,9 +37,7 @@ from results.sweep_record import SweepRecord
 from results.transactions import change, upsert
 from tasks.errors import AuditMismatch, InferenceFailed, QuantizationFailed, ScoringFailed, UnsupportedScheme
 from tasks.identity import canonical
-from tasks.quantize.schemes import Scheme
-from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency
-from tasks.uncertainty import LossInterval
+from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency, LossInterval, Scheme
 
 KEPT_FAILURES: frozenset[str] = frozenset(
     error.reason for error in (UnsupportedScheme, QuantizationFailed, AuditMismatch, InferenceFailed, ScoringFailed)

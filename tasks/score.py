@@ -202,6 +202,23 @@ def _empty_results(truth: Any, results: Any) -> Any:
 
 
 def _with_hotcoco(ground_truth: dict[str, Any], merged: DetectionShard) -> Curves:
+    evaluation, _ = hotcoco_evaluation(ground_truth, merged)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    accumulated = evaluation.eval or {}
+    return Curves(accumulated["precision"], accumulated["recall"])
+
+
+def hotcoco_evaluation(ground_truth: dict[str, Any], merged: DetectionShard) -> tuple[Any, np.ndarray]:
+    """Prepares an evaluation with hotcoco.
+
+    Args:
+        ground_truth: COCO annotations.
+        merged: Detections, as `merge` gives them.
+
+    Returns:
+        A `hotcoco.COCOeval` that has not evaluated yet, and the number by which it knows each image of `merged`.
+    """
     from hotcoco import COCOeval
 
     truth = _hotcoco_truth(ground_truth)
@@ -212,10 +229,7 @@ def _with_hotcoco(ground_truth: dict[str, Any], merged: DetectionShard) -> Curve
     rows[:, 0] = ranks[rows[:, 0].astype(np.int64)]
     evaluation = COCOeval(truth, truth.load_res(rows), "bbox")
     evaluation.params.img_ids = ranks.tolist()
-    evaluation.evaluate()
-    evaluation.accumulate()
-    accumulated = evaluation.eval or {}
-    return Curves(accumulated["precision"], accumulated["recall"])
+    return evaluation, ranks
 
 
 SCORERS: dict[str, Callable[[dict[str, Any], DetectionShard], Curves]] = {

@@ -29,10 +29,11 @@ from tasks.types import (
     ImageShard,
     Latency,
     LayerSensitivity,
+    LossInterval,
     Postprocessing,
     RuntimeSettings,
 )
-from tasks.uncertainty import LossInterval, Matches, loss_interval, match
+from tasks.uncertainty import Matches, loss_interval, match
 
 STATISTICS_SUFFIX = "statistics"
 """Suffix of kept statistics in artifact storage."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from tasks.errors import TaskFailure
 from tasks.identity import key_of
-from tasks.quantize.schemes import Scheme
+from tasks.quantize.schemes import Scheme as Scheme
 
 
 @dataclass(frozen=True)
@@ -207,6 +207,32 @@ class Accuracy:
 
     scorer: str
     """What computed the statistics: `hotcoco` or `pycocotools`, with its version."""
+
+
+@dataclass(frozen=True)
+class LossInterval:
+    """AP loss of a variant against the reference on the same images; positive is worse."""
+
+    loss: float
+    """AP of the reference less AP of the variant, on all images; AP in [0, 1]."""
+
+    low: float
+    """Lower end of the interval."""
+
+    high: float
+    """Upper end of the interval."""
+
+    level: float
+    """Nominal coverage, in (0, 1)."""
+
+    resamples: int
+    """Bootstrap resamples drawn."""
+
+    seed: int
+    """Seed of the draws."""
+
+    images: int
+    """Images that each resample draws from, and as many as it draws."""
 
 
 @dataclass(frozen=True)

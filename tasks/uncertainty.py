@@ -1,26 +1,25 @@
 """Uncertainty: how far the AP loss of a variant could move if other images had been drawn."""
 
-import contextlib
-import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tasks.detect import coco_results
 from tasks.errors import ScoringFailed
-from tasks.score import _empty_results, _essential, _hotcoco_truth, evaluator_of, merge
-from tasks.types import DetectionShard
+from tasks.score import hotcoco_evaluation, merge
+from tasks.types import DetectionShard, LossInterval
 
 IOU_THRESHOLDS = 10
 """IoU thresholds 0.50, 0.55, ..., 0.95 of COCO AP."""
 
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
-"""`Params.recThrs` of pycocotools, to the bit: at 0.07 and others it lies one rounding above the fraction itself."""
+"""`Params.recThrs` of pycocotools, to the bit: at 0.35 and others it lies one rounding above the fraction itself."""
 
-_BLOCK_CELLS = 1 << 19
-"""Resamples times detections worked on at once: a few MB, so that they stay in the cache."""
+_BLOCK_CELLS = 1 << 18
+"""Packed resamples times detections worked on at once: a few MB, so that they stay in the cache."""
+
+_MOST_LANES = 8
+"""Resamples packed into one integer at most; more would save no time."""
 
 
 @dataclass(frozen=True)
@@ -68,36 +67,44 @@ class Matches:
 
 
 @dataclass(frozen=True)
-class LossInterval:
-    """AP loss of a variant against the reference on the same images; positive is worse."""
+class _Lanes:
+    """How several counts share one int64, so that one addition adds them all: cumulative sums are most of the work."""
 
-    loss: float
-    """AP of the reference less AP of the variant, on all images; AP in [0, 1]."""
+    bits: int
+    """Width of a lane; no count may reach 2 to this power."""
 
-    low: float
-    """Lower end of the interval."""
+    count: int
+    """Lanes in one int64."""
 
-    high: float
-    """Upper end of the interval."""
+    @classmethod
+    def holding(cls, limit: int) -> "_Lanes":
+        """As many lanes as can hold counts up to `limit`."""
+        bits = max(1, limit.bit_length())
+        return cls(bits, max(1, min(63 // bits, _MOST_LANES)))
 
-    level: float
-    """Nominal coverage, in (0, 1)."""
+    def pack(self, counts: np.ndarray) -> np.ndarray:
+        """(R, n) counts to (P, n), P = R / lanes rounded up; lane l of row p is row l * P + p, or 0."""
+        rows = -(-len(counts) // self.count)
+        packed = np.zeros((rows, counts.shape[1]), np.int64)
+        for lane in range(self.count):
+            part = counts[lane * rows : (lane + 1) * rows]
+            packed[: len(part)] += part.astype(np.int64) << (lane * self.bits)
+        return packed
 
-    resamples: int
-    """Bootstrap resamples drawn."""
-
-    seed: int
-    """Seed of the draws."""
-
-    images: int
-    """Images that each resample draws from, and as many as it draws."""
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        """(P, n) to the (P * lanes, n) counts."""
+        counts = np.empty((self.count, *packed.shape), np.int64)
+        for lane, out in enumerate(counts):
+            np.right_shift(packed, lane * self.bits, out=out)
+            np.bitwise_and(out, (1 << self.bits) - 1, out=out)
+        return counts.reshape(-1, packed.shape[1])
 
 
 def match(ground_truth: dict[str, Any], shard: DetectionShard) -> Matches:
     """Matches detections to objects once, so that AP on any resample of the images is a matter of counting.
 
-    The matching is the evaluator's own (`COCOeval.evaluate` of hotcoco, or of pycocotools where `tasks.score` would
-    use it); an image's matches do not depend on the other images.
+    The matching is hotcoco's own (`COCOeval.evaluate`); an image's matches do not depend on the other images. Matches
+    are told by annotation id, as pycocotools does: an object whose id is 0 is never found.
 
     Args:
         ground_truth: COCO annotations.
@@ -114,7 +121,7 @@ def match(ground_truth: dict[str, Any], shard: DetectionShard) -> Matches:
     if unknown:
         raise ScoringFailed(f"images {sorted(unknown)[:3]} have detections but are not in the ground truth")
     categories = np.unique([category["id"] for category in ground_truth["categories"]]).astype(np.int64)
-    entries, names = _MATCHERS[evaluator_of(ground_truth, "hotcoco")](ground_truth, merged)
+    entries, names = _evaluated(ground_truth, merged)
     return _flatten(entries, names, merged.image_ids, categories)
 
 
@@ -200,51 +207,63 @@ def _draw(images: int, resamples: int, seed: int) -> np.ndarray:
 
 def _average_precisions(matches: Matches, weights: np.ndarray) -> np.ndarray:
     """AP for each row of (R, N) weights; NaN where a row leaves no object."""
-    total = np.zeros(len(weights))
-    classes = np.zeros(len(weights), np.int64)
+    heaviest = int(np.diff(matches.detection_starts).max(initial=0)) + len(matches.object_images)
+    lanes = _Lanes.holding(heaviest * int(weights.max(initial=0)))
+    packed = lanes.pack(weights)
+    total = np.zeros(len(packed) * lanes.count)
+    classes = np.zeros(len(total), np.int64)
     for column in range(len(matches.category_ids)):
         objects = matches.object_images[slice(*matches.object_starts[column : column + 2])]
-        drawn = np.take(weights, objects, axis=1).sum(axis=1, dtype=np.int64)
-        classes += drawn > 0
+        drawn = np.take(packed, objects, axis=1).sum(axis=1, keepdims=True)
         if len(objects):
-            total += _class_average_precisions(matches, column, weights, drawn)
-    return np.divide(total, classes, out=np.full(len(weights), np.nan), where=classes > 0)
+            classes += lanes.unpack(drawn)[:, 0] > 0
+            total += _class_average_precisions(matches, column, packed, drawn, lanes)
+    return np.divide(total, classes, out=np.full(len(total), np.nan), where=classes > 0)[: len(weights)]
 
 
-def _class_average_precisions(matches: Matches, column: int, weights: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """AP of one class for each row of (R, N) weights that leaves (R,) `drawn` objects; 0 where that is none."""
+def _class_average_precisions(
+    matches: Matches, column: int, packed: np.ndarray, drawn: np.ndarray, lanes: _Lanes
+) -> np.ndarray:
+    """AP of one class for each resample, of which (P, 1) packed `drawn` objects are left; 0 where that is none."""
     span = slice(*matches.detection_starts[column : column + 2])
     images, found, ignored = matches.detection_images[span], matches.found[:, span], matches.ignored[:, span]
-    # Precision can only rise where something is found: nothing after the last find, and nothing between, is looked at.
+    # Precision can only rise where something is found: nothing after the last find is looked at.
     end = int(np.flatnonzero(found.any(axis=0)).max(initial=-1)) + 1
-    result = np.zeros(len(weights))
+    result = np.zeros((lanes.count, len(packed)))
     if not end:
-        return result
+        return result.ravel()
     finds = [np.flatnonzero(row) for row in found]
     skips = [np.flatnonzero(row[:end]) for row in ignored]
     rows = max(1, _BLOCK_CELLS // end)
-    for start in range(0, len(weights), rows):
+    for start in range(0, len(packed), rows):
         block = slice(start, start + rows)
-        result[block] = _block(weights[block], drawn[block], images[:end], finds, skips)
-    return result / (IOU_THRESHOLDS * len(RECALL_POINTS))
+        sums = _block(packed[block], drawn[block], images[:end], finds, skips, lanes)
+        result[:, block] = sums.reshape(lanes.count, -1)
+    return result.ravel() / (IOU_THRESHOLDS * len(RECALL_POINTS))
 
 
 def _block(
-    weights: np.ndarray, drawn: np.ndarray, images: np.ndarray, finds: list[np.ndarray], skips: list[np.ndarray]
+    packed: np.ndarray,
+    drawn: np.ndarray,
+    images: np.ndarray,
+    finds: list[np.ndarray],
+    skips: list[np.ndarray],
+    lanes: _Lanes,
 ) -> np.ndarray:
-    """Sum of the precision over IoU thresholds and recall points, for each row of weights."""
-    reached = _recall_points_reached(drawn)
-    firsts = np.arange(len(weights))[:, None] * reached.shape[1]
-    shown = _cumulated(weights, images)
-    total = np.zeros(len(weights))
+    """Sum of the precision over IoU thresholds and recall points, for each resample in some packed rows."""
+    reached = _recall_points_reached(lanes.unpack(drawn)[:, 0])
+    firsts = np.arange(len(reached))[:, None] * reached.shape[1]
+    shown = _cumulated(packed, images)
+    total = np.zeros(len(reached))
     for places, skipped in zip(finds, skips, strict=True):
         if not len(places):
             continue
-        true = _cumulated(weights, images[places])
         counted = np.take(shown, places, axis=1)
         if len(skipped):
-            counted -= _skipped_before(weights, images[skipped], np.searchsorted(skipped, places))
-        precision = true / (counted + np.spacing(1))
+            counted -= _skipped_before(packed, images[skipped], np.searchsorted(skipped, places))
+        true = lanes.unpack(_cumulated(packed, images[places]))
+        precision = true / (lanes.unpack(counted) + np.spacing(1))
+        # Between two finds precision falls, so the greatest precision at or after a recall is that of a find.
         best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         points = np.take(reached, true + firsts)
         points[:, 1:] -= points[:, :-1].copy()
@@ -252,15 +271,15 @@ def _block(
     return total
 
 
-def _cumulated(weights: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Weight of each image and all before it: (R, len(images)) int32; summing into a wider type is 10 times slower."""
-    return np.cumsum(np.take(weights, images, axis=1), axis=1, dtype=np.int32)
+def _cumulated(packed: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Weight of each image and all before it: (P, len(images))."""
+    return np.cumsum(np.take(packed, images, axis=1), axis=1)
 
 
-def _skipped_before(weights: np.ndarray, images: np.ndarray, befores: np.ndarray) -> np.ndarray:
-    """Weight of the first `befores` of some ignored detections: (R, len(befores))."""
-    sums = np.zeros((len(weights), len(images) + 1), np.int32)
-    sums[:, 1:] = _cumulated(weights, images)
+def _skipped_before(packed: np.ndarray, images: np.ndarray, befores: np.ndarray) -> np.ndarray:
+    """Weight of the first `befores` of some ignored detections: (P, len(befores))."""
+    sums = np.zeros((len(packed), len(images) + 1), np.int64)
+    sums[:, 1:] = _cumulated(packed, images)
     return np.take(sums, befores, axis=1)
 
 
@@ -313,40 +332,9 @@ def _joined(parts: list[Any]) -> np.ndarray:
     return np.concatenate([empty, *(np.array(part).reshape(IOU_THRESHOLDS, -1) != 0 for part in parts)], axis=1)
 
 
-def _with_hotcoco(ground_truth: dict[str, Any], merged: DetectionShard) -> tuple[list[_Entry], np.ndarray]:
-    from hotcoco import COCOeval
-
-    truth = _hotcoco_truth(ground_truth)
-    # As in tasks.score: ranks instead of ids, since the array of results is float64.
-    ranks = np.searchsorted(sorted(image["id"] for image in ground_truth["images"]), merged.image_ids) + 1
-    categories = [category["id"] for category in ground_truth["categories"]]
-    rows = merged.detections[np.isin(merged.detections[:, 6], categories)].astype(np.float64)
-    rows[:, 0] = ranks[rows[:, 0].astype(np.int64)]
-    evaluation = COCOeval(truth, truth.load_res(rows), "bbox")
-    evaluation.params.img_ids = ranks.tolist()
+def _evaluated(ground_truth: dict[str, Any], merged: DetectionShard) -> tuple[list[_Entry], np.ndarray]:
+    """Runs hotcoco for area 'all'; gives its entries and the names that it knows the images by."""
+    evaluation, ranks = hotcoco_evaluation(ground_truth, merged)
     evaluation.params.area_rng, evaluation.params.area_rng_lbl = evaluation.params.area_rng[:1], ["all"]
     evaluation.evaluate()
     return [entry for entry in evaluation.eval_imgs if entry is not None], ranks
-
-
-def _with_pycocotools(ground_truth: dict[str, Any], merged: DetectionShard) -> tuple[list[_Entry], np.ndarray]:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = _essential(ground_truth)
-        truth.createIndex()
-        found = truth.loadRes(coco_results(merged)) if len(merged.detections) else _empty_results(truth, COCO())
-        evaluation = COCOeval(truth, found, "bbox")
-        evaluation.params.imgIds = merged.image_ids.tolist()
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
-        evaluation.evaluate()
-    return [entry for entry in evaluation.evalImgs if entry is not None], merged.image_ids
-
-
-_MATCHERS: dict[str, Callable[[dict[str, Any], DetectionShard], tuple[list[_Entry], np.ndarray]]] = {
-    "hotcoco": _with_hotcoco,
-    "pycocotools": _with_pycocotools,
-}
-"""By the names of `tasks.score.SCORERS`."""

@@ -73,7 +73,12 @@ def print_json(value: Any) -> None:
 
 
 def print_rows(
-    rows: Sequence[Row], columns: Iterable[Column], json: bool = False, title: str | None = None, empty: str = "no rows"
+    rows: Sequence[Row],
+    columns: Iterable[Column],
+    json: bool = False,
+    title: str | None = None,
+    empty: str = "no rows",
+    width: int = TABLE_WIDTH,
 ) -> None:
     """Prints rows on the standard output.
 
@@ -83,6 +88,7 @@ def print_rows(
         json: Whether to print a JSON list instead of a table.
         title: Line above the table.
         empty: Line to print instead of a table without rows.
+        width: Characters of a line where the output is no terminal; more than `TABLE_WIDTH` on any terminal, too.
     """
     if json:
         print_json(list(rows))
@@ -92,8 +98,8 @@ def print_rows(
     from rich.text import Text
 
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=TABLE_WIDTH)
+    if not console.is_terminal or console.width < width > TABLE_WIDTH:
+        console = Console(width=width)
     if title:
         console.print(Text(title, style="bold"), soft_wrap=True)
     if not rows:
@@ -103,10 +109,26 @@ def print_rows(
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for column in chosen:
         # Labels are what the user copies into the next command: fold them rather than cut them.
-        table.add_column(column.heading, justify=column.justify, overflow="fold", no_wrap=column.justify == "right")
+        heading = Text(column.heading)
+        table.add_column(heading, justify=column.justify, overflow="fold", no_wrap=column.justify == "right")
     for row in rows:
         table.add_row(*(Text(column.text(row)) for column in chosen))
     console.print(table)
+
+
+def print_markdown(rows: Sequence[Row], columns: Iterable[Column]) -> None:
+    """Prints rows as a Markdown table on the standard output.
+
+    Args:
+        rows: Flat dicts.
+        columns: What the table shows.
+    """
+    chosen = tuple(columns)
+    lines = [[column.heading for column in chosen]]
+    lines.append(["---:" if column.justify == "right" else "---" for column in chosen])
+    lines += [[column.text(row) for column in chosen] for row in rows]
+    for cells in lines:
+        print_line(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
 
 
 def print_line(text: str) -> None:

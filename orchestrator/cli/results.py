@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.output import Column, Row, number_of, print_line, print_rows, text_of
+from orchestrator.cli.layers import LAYERS, NO_LAYERS, subject
+from orchestrator.cli.leaderboard import LEADERBOARD, print_for_documents, print_leaderboard
+from orchestrator.cli.output import Column, number_of, print_line, print_rows, text_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -33,52 +35,40 @@ def results() -> None:
 
 
 @app.command()
-def leaderboard(db: Database = DEFAULT_DATABASE, sweep: Sweep = None, as_json: AsJson = False) -> None:
-    """List the variants of a sweep, the fastest within the budget first."""
-    from results import queries
+def leaderboard(
+    db: Database = DEFAULT_DATABASE,
+    sweep: Sweep = None,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Also AP by size of object, intervals, compressed bytes, shares of MACs.")
+    ] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the wide table as Markdown, in the order of the spec.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the variants of a sweep, the fastest within the budget first.
 
+    loss is AP of the float32 reference minus AP, on the same images, with its
+    interval where it was computed: had other images been drawn, the loss would
+    likely lie in there. ms is the median time of one inference; ratio is the
+    time beside that of float32 in the same run. status says whether the loss is
+    within the budget of the spec. A star marks weights whose form no kernel
+    makes use of (clustered, binary): AP and size are true, the time is that
+    without the transform.
+    """
+    from results import queries
+    from tasks.errors import UserMistake
+
+    if wide + markdown + as_json > 1:
+        raise UserMistake("--wide, --markdown and --json are three forms of one table; choose one of them")
     engine = _open(db)
     rows = queries.leaderboard(engine, sweep)
     if as_json:
         print_rows(rows, (), json=True)
+    elif markdown:
+        print_for_documents(rows)
     else:
-        print_leaderboard(rows, queries.find_sweep(engine, sweep))
-
-
-def print_leaderboard(rows: list[dict[str, Any]], sweep: Row) -> None:
-    """Prints a leaderboard for people.
-
-    Args:
-        rows: What `results.queries.leaderboard` lists.
-        sweep: What `results.queries.find_sweep` finds: its name, evaluation set and budget.
-    """
-    budget = "no budget"
-    if sweep["budget_metric"] is not None:
-        kind = " of the reference's" if sweep["budget_relative"] else ""
-        budget = f"budget: {sweep['budget_metric']} loss <= {sweep['budget_max_loss']:g}{kind}"
-    print_rows(rows, LEADERBOARD, title=f"{sweep['sweep']}: {sweep['images']} images of {sweep['dataset']}, {budget}")
-    for row in rows:
-        if row["status"] == "failed":
-            print_line(f"failed: {row['variant']}: {row['failure_reason']}: {row['failure_message']}")
-    hosts = {row["host"] for row in rows if row["host"]}
-    if len(hosts) > 1:
-        print_line(f"latencies come from {len(hosts)} hosts: each host is ranked by itself")
-    elif rows:
-        print_line(_verdict(rows, sweep["budget_metric"] is not None))
-
-
-def _verdict(rows: list[dict[str, Any]], has_budget: bool) -> str:
-    """Names the best row and how sure that is; the rows are in the leaderboard's order."""
-    timed = [row for row in rows if row["status"] == "done" and row["latency_ratio"] is not None]
-    within = [row for row in timed if row["feasible"] is not False]
-    if not within:
-        return "no variant is within the budget" if timed else "no variant has been measured yet"
-    best = within[0]
-    rivals = [row for row in within[1:] if row["latency_ratio_low"] <= best["latency_ratio_high"]]
-    label = "fastest within the budget" if has_budget else "fastest"
-    gain = f"{best['latency_ratio']:.2f} of float32's time, AP loss {best['ap_loss']:+.3f}"
-    tie = f"; {len(rivals)} more as fast within their intervals" if rivals else ""
-    return f"{label}: {best['variant']}\n  {gain}{tie}"
+        print_leaderboard(rows, queries.find_sweep(engine, sweep), wide)
 
 
 @app.command()
@@ -92,7 +82,12 @@ def pareto(db: Database = DEFAULT_DATABASE, sweep: Sweep = None, as_json: AsJson
 
 @app.command()
 def show(variant: VariantName, db: Database = DEFAULT_DATABASE, sweep: Sweep = None, as_json: AsJson = False) -> None:
-    """Show everything that is known of one variant."""
+    """Show everything that is known of one variant.
+
+    Axes of its scheme, statistics and their losses, the interval of the AP loss,
+    latency and machine, what the artifact really holds (`mac_share`; where
+    layers differ, also `layer_count` and `layers`), versions and keys.
+    """
     from results import queries
 
     found = queries.show(_open(db), variant, sweep)
@@ -123,6 +118,40 @@ def classes(
         number_of("ap_loss", "loss", "+.3f"),
     )
     print_rows(rows, columns, as_json, empty="no variant has an accuracy yet")
+
+
+@app.command()
+def layers(
+    detector: Annotated[
+        str | None, typer.Option(help="Only this one: its name, or the start of its sha256; all if not given.")
+    ] = None,
+    scheme: Annotated[str | None, typer.Option(help="Only this one, such as static_int4; all if not given.")] = None,
+    db: Database = DEFAULT_DATABASE,
+    as_json: AsJson = False,
+) -> None:
+    """List what quantizing each layer alone does, the most sensitive layer first.
+
+    SQNR is the ratio of signal to quantization noise in the detector's outputs,
+    on calibration images, in dB: the lower, the more the layer hurts; 10 dB less
+    is ten times the noise. AP loss is on the evaluation images, measured if the
+    spec asks for it. MACs is the share of all multiply-accumulates that the
+    layer makes: what keeping it in float costs.
+
+    A spec asks for this list in its section `sensitivity`, by schemes such as
+    `{scheme: static_int4}`. In a block of the space,
+    `keep_float: most_sensitive_3` keeps its first three layers in float.
+    """
+    from results import queries
+
+    rows = queries.layers(_open(db), detector, scheme)
+    if as_json or not rows:
+        print_rows(rows, (), as_json, empty=NO_LAYERS)
+        return
+    for number, key in enumerate(dict.fromkeys(row["sensitivity_key"] for row in rows)):
+        if number:
+            print_line("")
+        block = [row for row in rows if row["sensitivity_key"] == key]
+        print_rows(block, LAYERS, title=subject(block[0]))
 
 
 @app.command()
@@ -242,28 +271,3 @@ def _write_json(out: Path, value: Any) -> None:
 
 def _readable(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _ratio(row: Row) -> str:
-    if row["latency_ratio"] is None:
-        return "-"
-    return f"{row['latency_ratio']:.2f} [{row['latency_ratio_low']:.2f},{row['latency_ratio_high']:.2f}]"
-
-
-def _status(row: Row) -> str:
-    if row["status"] != "done" or row["feasible"] is None:
-        return str(row["status"])
-    return "within" if row["feasible"] else "over"
-
-
-LEADERBOARD = (
-    text_of("variant"),
-    number_of("ap", "AP"),
-    number_of("ap50", "AP50"),
-    number_of("ap_loss", "loss", "+.3f"),
-    number_of("latency_ms_p50", "ms", ".1f"),
-    Column("ratio [95 %]", _ratio, "right"),
-    number_of("size_bytes", "MB", ".1f", 1e-6),
-    Column("status", _status),
-)
-"""Columns of a leaderboard; they fit 120 characters with the longest label."""

@@ -5,7 +5,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 
 from tasks.detector.ssd_mobilenet_v1 import Layer, layers
-from tasks.detector.weights import Detector, metadata_of, with_metadata
+from tasks.detector.weights import RELU6_CAP, Detector, metadata_of, with_metadata
 from tasks.errors import ModelMistake
 
 Policy = Literal["float32", "mixed_float16", "mixed_bfloat16"]
@@ -77,7 +77,8 @@ def _graph(detector: Detector, policy: Policy) -> Any:
     heads: dict[str, list[Any]] = {"boxes": [], "scores": []}
     widths = {"boxes": 4, "scores": len(spec.class_ids)}
     for layer in layers(spec):
-        outputs[layer.name] = _convolution(layer, detector.tensors.get(f"{layer.name}/cap"), policy)(outputs[layer.source])
+        convolution = _convolution(layer, detector.tensors.get(f"{layer.name}/cap"), policy)
+        outputs[layer.name] = convolution(outputs[layer.source])
         if layer.kind == "head":
             role = layer.name.rsplit("_", 1)[1]
             flatten = tf_keras.layers.Reshape((-1, widths[role]), name=f"{layer.name}_flat", dtype=policy)
@@ -109,8 +110,10 @@ def _activation(cap: np.ndarray | None) -> Any:
 
     if cap is None:
         return tf.nn.relu6
+    # Convolutions fuse ReLU6. Under it an integer tensor holds no values that the caps would cut off anyway.
+    rectified = tf.nn.relu6 if cap.max() <= RELU6_CAP else tf.nn.relu
 
     def capped(values: Any) -> Any:
-        return tf.minimum(tf.nn.relu(values), tf.constant(cap, values.dtype))
+        return tf.minimum(rectified(values), tf.constant(cap, values.dtype))
 
     return capped

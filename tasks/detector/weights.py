@@ -14,6 +14,9 @@ from tasks.detector.ssd_mobilenet_v1 import AnchorSpec, SSDMobileNetV1Spec, laye
 from tasks.errors import ModelMistake
 from tasks.identity import sha256_of
 
+RELU6_CAP = 6.0
+"""Greatest activation of the layers without caps of their own."""
+
 _SPEC_KEY = "quantsweep.ssd_mobilenet_v1"
 
 

@@ -130,9 +130,11 @@ def check_audit(found: Audit, scheme: Scheme, kept_float: Sequence[str] = ()) ->
 def _arithmetic_differences(found: Audit, expected: Expectation, kept_float: Sequence[str]) -> list[str]:
     if not found.mac_share:
         return ["it has no multiply-accumulates"]
-    allowed = (expected.arithmetic, *expected.excused)
     if kept_float:
-        return _layer_differences(found, allowed, kept_float)
+        return _layer_differences(found, expected, kept_float)
+    if expected.depthwise and found.layers and not _layer_differences(found, expected, ()):
+        return []
+    allowed = (expected.arithmetic, *expected.excused)
     lines = [
         f"{share:.2%} of its multiply-accumulates are {name}, not {expected.arithmetic}{_where(found, name)}"
         for name, share in found.mac_share.items()
@@ -141,11 +143,16 @@ def _arithmetic_differences(found: Audit, expected: Expectation, kept_float: Seq
     return lines or ([] if expected.arithmetic in found.mac_share else [f"no kernel is {expected.arithmetic}"])
 
 
-def _layer_differences(found: Audit, allowed: tuple[str, ...], kept_float: Sequence[str]) -> list[str]:
+def _layer_differences(found: Audit, expected: Expectation, kept_float: Sequence[str]) -> list[str]:
     lost = [name for name in kept_float if name not in found.layers]
     if lost:
         return [f"its kernels have lost the names of layers, so that nothing shows that {_some(lost)} stayed in float"]
-    wanted = {name: ("float32", FLOAT32_SMALL) if name in kept_float else allowed for name in found.layers}
+    wanted = {
+        name: ("float32", FLOAT32_SMALL)
+        if name in kept_float
+        else (expected.of(name).arithmetic, *expected.of(name).excused)
+        for name in found.layers
+    }
     wrong: dict[tuple[str, str], list[str]] = {}
     for name, arithmetic in found.layers.items():
         if arithmetic not in wanted[name]:
@@ -164,13 +171,14 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _stored_differences(found: Audit, expected: Expectation, any_float: bool) -> list[str]:
-    allowed = {expected.stored} | ({"float32"} if any_float or expected.excused else set())
+    quantized = {expected.stored} | ({expected.depthwise.stored} if expected.depthwise else set())
+    allowed = quantized | ({"float32"} if any_float or expected.excused else set())
     lines = [
         f"{share:.2%} of its weights are {name}, not {expected.stored}"
         for name, share in found.weight_share.items()
         if name not in allowed
     ]
-    return lines or ([] if expected.stored in found.weight_share else [f"no weights are {expected.stored}"])
+    return lines or ([] if quantized & set(found.weight_share) else [f"no weights are {expected.stored}"])
 
 
 def _granularity_differences(found: Audit, wanted: str | None) -> list[str]:

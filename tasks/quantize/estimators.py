@@ -144,7 +144,13 @@ def mse(statistics: TensorStatistics, grid: Grid) -> tuple[float, float]:
 def entropy(statistics: TensorStatistics, grid: Grid) -> tuple[float, float]:
     """Seeks the clipping that loses the least information: the least Kullback-Leibler divergence.
 
-    Source: Migacz 2017, "8-bit Inference with TensorRT" (GTC).
+    For each candidate bound, P is the histogram with what lies beyond added to its end bins, and Q is the histogram
+    without that, its bins averaged in as many groups as the grid has numbers, empty bins left empty. The bound with
+    the least KL(P || Q) wins. Source: Migacz 2017, "8-bit Inference with TensorRT" (GTC). He treats magnitudes, that
+    is symmetric grids; on asymmetric ones the bound clips both ends alike, where values reach it (as in ONNX Runtime's
+    `compute_entropy`), and all numbers of the grid are between. The bin of zero counts as much as its neighbours, as
+    in NVIDIA's pytorch-quantization (`calib/histogram.py: _compute_amax_entropy`): after ReLU it holds exact zeros,
+    which no grid loses. A grid of more numbers than there are bins (16 bits) clips nothing.
 
     Args:
         statistics: Of one tensor.
@@ -153,7 +159,25 @@ def entropy(statistics: TensorStatistics, grid: Grid) -> tuple[float, float]:
     Returns:
         (low, high).
     """
-    return statistics.low, statistics.high
+    if grid.symmetric:
+        edges, counts = _magnitudes(statistics)
+        levels = grid.steps // 2 + 1
+    else:
+        edges, counts = statistics.edges, statistics.histogram
+        levels = grid.steps + 1
+    counts = _without_zeros(edges, counts)
+    bounds = _ends(np.unique(np.abs(edges)), max(-statistics.low, statistics.high))
+    starts = np.searchsorted(edges[1:], -bounds, side="right")
+    stops = np.searchsorted(edges[:-1], bounds)
+    stops[-1] = len(counts)
+    wide_enough = stops - starts >= levels
+    if not wide_enough[:-1].any():
+        return statistics.low, statistics.high
+    divergences = _divergences(counts, starts[wide_enough], stops[wide_enough], levels)
+    # Of equals the widest: where several bounds lose nothing, there is nothing to be clipped.
+    best = len(divergences) - 1 - int(np.argmin(divergences[::-1]))
+    bound = float(bounds[wide_enough][best])
+    return _within(statistics, -bound, bound)
 
 
 def estimator_of(name: str) -> Estimator:
@@ -210,8 +234,10 @@ def _percentage(name: str) -> float | None:
 def _within(statistics: TensorStatistics, low: float, high: float) -> tuple[float, float]:
     """Keeps a range within the values seen, and with zero on the side where they reach or pass it."""
     low, high = max(min(low, 0.0), statistics.low), min(max(high, 0.0), statistics.high)
-    # Where nearly all values are zero, cutting the others would leave nothing to tell apart.
-    return (low, high) if low < high else (statistics.low, statistics.high)
+    # Where nearly all values are zero, cutting the others would leave a range within the bin of zero, and nothing to be
+    # told apart.
+    width = float(statistics.edges[1] - statistics.edges[0])
+    return (low, high) if high - low > width else (statistics.low, statistics.high)
 
 
 def _magnitudes(statistics: TensorStatistics) -> tuple[np.ndarray, np.ndarray]:
@@ -233,15 +259,19 @@ def _quantile(edges: np.ndarray, counts: np.ndarray, rank: float) -> float:
 def _ends(edges: np.ndarray, last: float) -> np.ndarray:
     """Candidates for the upper end: evenly chosen edges above zero, and the greatest value."""
     inside = edges[(edges > 0) & (edges < last)]
-    chosen = np.unique(np.linspace(0, len(inside) - 1, _CANDIDATES - 1).astype(int)) if len(inside) else []
-    return np.append(inside[chosen], last)
+    chosen = np.unique(np.linspace(0, len(inside), _CANDIDATES - 1, endpoint=False).astype(np.intp))
+    return np.append(inside[chosen[: len(inside)]], last)
 
 
 def _beyond(edges: np.ndarray, counts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Sum of (x - end)^2 over the values above each end; bins are taken to be at their centres."""
+    """Sum of (x - end)^2 over the values above each end; values are taken to be at the centres of their bins.
+
+    Above the last end there are none.
+    """
     centres = (edges[:-1] + edges[1:]) / 2
     moments = [np.append(np.cumsum((counts * centres**power)[::-1])[::-1], 0) for power in range(3)]
     start = np.searchsorted(edges[:-1], ends)
+    start[-1] = len(counts)
     zeroth, first, second = (moment[start] for moment in moments)
     return np.maximum(second - 2 * ends * first + ends**2 * zeroth, 0)
 
@@ -250,3 +280,50 @@ def _rounding(edges: np.ndarray, counts: np.ndarray) -> float:
     """Number of values that are rounded: all but those in the bin of zero."""
     zero = (edges[:-1] <= 0) & (edges[1:] > 0)
     return float(counts.sum() - counts[zero].sum())
+
+
+def _without_zeros(edges: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Gives the bin of zero the average of its neighbours' counts."""
+    zero = int(np.searchsorted(edges, 0, side="right")) - 1
+    beside = counts[[index for index in (zero - 1, zero + 1) if 0 <= index < len(counts)]]
+    if not (0 <= zero < len(counts) and beside.size):
+        return counts
+    counts = counts.astype(np.float64)
+    counts[zero] = beside.mean()
+    return counts
+
+
+def _divergences(counts: np.ndarray, starts: np.ndarray, stops: np.ndarray, levels: int) -> np.ndarray:
+    """KL(P || Q) of each candidate, which keeps the bins from start to stop (excluded); (candidates,) float64.
+
+    All sums over bins are differences of running sums: sum of P log P over bins, sum of P log Q over groups.
+    """
+    total, filled, information = (
+        np.concatenate([[0.0], np.cumsum(values)]) for values in (counts, counts > 0, _x_log_x(counts))
+    )
+    left, right = total[starts], total[-1] - total[stops]
+    first, last = counts[starts], counts[stops - 1]
+    of_p = information[stops] - information[starts]
+    of_p += _x_log_x(first + left) - _x_log_x(first) + _x_log_x(last + right) - _x_log_x(last)
+    groups = starts[:, None] + (stops - starts)[:, None] * np.arange(levels + 1) // levels
+    inside = np.diff(total[groups], axis=1)
+    bins = np.diff(filled[groups], axis=1)
+    # An end bin that only the values beyond it fill counts as filled: Q has its share of the group there.
+    bins[:, 0] += (first == 0) & (left > 0)
+    bins[:, -1] += (last == 0) & (right > 0)
+    level = inside / np.maximum(bins, 1)
+    of_q = _x_log_y(inside, level).sum(axis=1) + _x_log_y(left, level[:, 0]) + _x_log_y(right, level[:, -1])
+    kept = inside.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        divergences = (of_p - of_q) / total[-1] - np.log(total[-1]) + np.log(kept)
+    return np.where(kept > 0, divergences, np.inf)
+
+
+def _x_log_x(values: np.ndarray) -> np.ndarray:
+    return _x_log_y(values, values)
+
+
+def _x_log_y(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Computes x log y: 0 where x is 0, and minus infinity where y alone is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(values > 0, values * np.log(others), 0.0)

@@ -38,8 +38,19 @@ class Expectation:
     always_symmetric: bool = False
     """Whether the zero point of activations is 0 without an axis that says so."""
 
+    depthwise: "Expectation | None" = None
+    """What depthwise convolutions hold, if that differs from the rest."""
+
     elsewhere: Mapping[str, "Expectation"] = field(default_factory=dict)
     """What toolchains give that differ from this, by name."""
+
+    def of(self, layer: str) -> "Expectation":
+        """Returns what a layer holds.
+
+        Args:
+            layer: Its canonical name.
+        """
+        return self.depthwise if self.depthwise and layer.endswith("_depthwise") else self
 
 
 _EXPECTATIONS: dict[type[Scheme], Expectation] = {
@@ -49,11 +60,12 @@ _EXPECTATIONS: dict[type[Scheme], Expectation] = {
     DynamicInt8: Expectation(
         "dynamic_int8", "int8", elsewhere={"converter": Expectation("dynamic_int8", "int8", (FLOAT32_SMALL,))}
     ),
-    DynamicInt4: Expectation("dynamic_int4", "int4"),
+    # The toolchain has no 4-bit depthwise weights: see `tasks.quantize.recipe`.
+    DynamicInt4: Expectation("dynamic_int4", "int4", depthwise=Expectation("dynamic_int8", "int8")),
     WeightOnlyInt8: Expectation("weight_only_int8", "int8"),
-    WeightOnlyInt4: Expectation("weight_only_int4", "int4"),
+    WeightOnlyInt4: Expectation("weight_only_int4", "int4", depthwise=Expectation("weight_only_int8", "int8")),
     StaticInt8: Expectation("int8", "int8"),
-    StaticInt4: Expectation("int4x8", "int4"),
+    StaticInt4: Expectation("int4x8", "int4", depthwise=Expectation("int8", "int8")),
     StaticInt8x16: Expectation("int8x16", "int8", always_symmetric=True),
 }
 

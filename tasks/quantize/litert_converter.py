@@ -8,7 +8,8 @@ from tasks.quantize.flatbuffer import read, text, write
 from tasks.quantize.float_flatbuffer import converter, float_flatbuffer
 from tasks.quantize.kernels import kernels
 from tasks.quantize.layer_names import layer_names
-from tasks.quantize.ranges import Ranges, ranges_for
+from tasks.quantize.observe import activations
+from tasks.quantize.ranges import Ranges
 from tasks.quantize.schemes import DynamicInt8, Float16, Float32, Scheme, StaticInt8, StaticInt8x16
 
 
@@ -94,7 +95,7 @@ def build_static_int8x16(material: Material, scheme: StaticInt8x16) -> bytes:
         False,  # no operator may stay in float
         number(np.int16),  # activations
         number(np.int64),  # biases
-        scheme.granularity == "per_tensor",
+        False,  # per-tensor scales: it fails on depthwise kernels
         False,  # per-tensor scales in fully connected layers alone
     )
     return bytes(_deduplicate_readonly_buffers(quantized))
@@ -121,11 +122,13 @@ def with_ranges(model: bytes, ranges: Ranges) -> bytes:
     return write(tree)
 
 
-def _calibrated(material: Material, scheme: StaticInt8 | StaticInt8x16) -> bytes:
-    if material.statistics is None:
-        raise ValueError(f"{scheme.name} needs statistics of calibration images")
-    model = _source(material)
-    return with_ranges(model, ranges_for(scheme, model, material.statistics))
+def _calibrated(material: Material, scheme: Scheme) -> bytes:
+    model, statistics = _source(material), material.statistics
+    if statistics is None or set(statistics.tensors) != set(activations(read(model))):
+        raise ValueError(f"{scheme.name} needs statistics of the float32 artifact's own activations")
+    # TensorFlow's calibration: the true range of each tensor alone. Its quantizers join those that need one scale.
+    lows, highs = statistics.minima.min(axis=0).tolist(), statistics.maxima.max(axis=0).tolist()
+    return with_ranges(model, dict(zip(statistics.tensors, zip(lows, highs, strict=True), strict=True)))
 
 
 def _source(material: Material) -> bytes:
@@ -178,6 +181,7 @@ _register(
     (
         _MIN_MAX_WEIGHTS,
         _MIN_MAX_RANGES,
+        Limit("granularity", ("per_channel",), "TFLiteConverter fails on per-tensor depthwise kernels"),
         _nothing_kept("TFLiteConverter's quantizer for 16-bit activations takes no list of layers"),
     ),
     from_float32=True,

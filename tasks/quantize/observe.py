@@ -51,7 +51,7 @@ def observe(model: bytes, pixels: np.ndarray, keys: Sequence[str]) -> tuple[Stat
     wanted = (len(keys), *(int(length) for length in feed["shape"][1:]))
     if pixels.dtype != np.uint8 or pixels.shape != wanted:
         raise ValueError(f"the images are {pixels.dtype}{pixels.shape}; the model and the keys want uint8{wanted}")
-    tensors = _activations(model)
+    tensors = activations(read(model))
     observed = []
     for image, key in zip(pixels, keys, strict=True):
         interpreter.set_tensor(feed["index"], representative(image))
@@ -61,6 +61,20 @@ def observe(model: bytes, pixels: np.ndarray, keys: Sequence[str]) -> tuple[Stat
         observed.append(image_statistics(key, tuple(tensors), values))
         del values
     return tuple(observed)
+
+
+def activations(tree: Any) -> dict[str, int]:
+    """Lists the float32 tensors that are fed or computed.
+
+    Args:
+        tree: A float flatbuffer, as `tasks.quantize.flatbuffer.read` gives it.
+
+    Returns:
+        Index of each by its name: the input, then what each operator makes, in order.
+    """
+    graph = tree.subgraphs[0]
+    indices = [*graph.inputs, *(index for operator in graph.operators for index in operator.outputs)]
+    return {text(graph.tensors[i].name): int(i) for i in indices if element_type(graph.tensors[i]) == "float32"}
 
 
 def representative(image: np.ndarray) -> np.ndarray:
@@ -103,18 +117,18 @@ def image_statistics(key: str, tensors: tuple[str, ...], values: Sequence[np.nda
 
 
 def _count(values: np.ndarray, exponent: int, first: int) -> np.ndarray:
-    """Counts values in bins, (BINS,) int64. All arithmetic is exact: powers of two, and integers below 2**24."""
-    scaled = np.empty(min(_CHUNK, values.size), np.float32)
+    """Counts values in bins, (BINS,) int64; exactly, since it scales by powers of two only."""
+    # Where bins start at 0, as after ReLU, the cast to integers rounds down by itself, and what is too small for
+    # float32 becomes 0, as it should. Elsewhere tiny negative values must not, and float64 holds them all.
+    scaled = np.empty(min(_CHUNK, values.size), np.float64 if first else np.float32)
     bins = np.empty(scaled.size, np.intp)
     counts = np.zeros(BINS, np.int64)
     for start in range(0, values.size, _CHUNK):
-        chunk = values[start : start + _CHUNK]
-        size = chunk.size
-        np.multiply(chunk, np.float32(2.0**-exponent), out=scaled[:size])
+        size = min(_CHUNK, values.size - start)
+        np.multiply(values[start : start + size], scaled.dtype.type(2.0**-exponent), out=scaled[:size])
         if first:
-            # Where bins start at 0, as after ReLU, the cast below rounds down by itself.
             np.floor(scaled[:size], out=scaled[:size])
-            np.subtract(scaled[:size], np.float32(first), out=scaled[:size])
+            np.subtract(scaled[:size], first, out=scaled[:size])
         np.copyto(bins[:size], scaled[:size], casting="unsafe")
         counts += np.bincount(bins[:size], minlength=BINS)
     return counts
@@ -131,10 +145,3 @@ def _interpreter(model: bytes) -> Any:
         interpreter = Interpreter(model_content=model, num_threads=1, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     return interpreter
-
-
-def _activations(model: bytes) -> dict[str, int]:
-    """Index of each float32 tensor that is computed or fed, by name."""
-    graph = read(model).subgraphs[0]
-    indices = [*graph.inputs, *(index for operator in graph.operators for index in operator.outputs)]
-    return {text(graph.tensors[i].name): int(i) for i in indices if element_type(graph.tensors[i]) == "float32"}

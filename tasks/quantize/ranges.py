@@ -1,6 +1,5 @@
 """Ranges: what each activation of a float flatbuffer is quantized over, by the scheme's range estimator."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from tasks.errors import QuantizationFailed
 from tasks.quantize.estimators import FIXED, Grid, estimator_of
 from tasks.quantize.flatbuffer import constant, element_type, operator_name, read, text
+from tasks.quantize.observe import activations
 from tasks.quantize.schemes import Scheme, StaticInt8x16
 from tasks.quantize.statistics import Statistics
 
@@ -17,8 +17,9 @@ Ranges = dict[str, tuple[float, float]]
 INPUT_RANGE = (-1.0, 1.0)
 """What the detector is fed: pixels / 127.5 - 1."""
 
-LINEAR_RANGE = (-8.0, 8.0)
-"""Of outputs that nothing bounds, where ranges are fixed: encoded boxes and logits."""
+LINEAR_RANGE = (-6.0, 6.0)
+"""Of outputs that nothing bounds, where ranges are fixed: the 6 of `RELU_RANGE` on both sides. Logits of 6 are scores of
+.0025 and .9975; box encodings of 6 are 0.6 of an anchor's side, or a factor of 3.3 in size."""
 
 RELU_RANGE = (0.0, 6.0)
 """Of outputs bounded below alone, where ranges are fixed: TOCO's `--default_ranges_min=0 --default_ranges_max=6`."""
@@ -26,12 +27,23 @@ RELU_RANGE = (0.0, 6.0)
 _SAME_SCALE = ("RESHAPE", "CONCATENATION", "MINIMUM")
 """Operators that only move or choose numbers: their inputs and outputs have one scale."""
 
-_OPERATOR_RANGES = {"LOGISTIC": (0.0, 1.0), "SOFTMAX": (0.0, 1.0), "RELU": RELU_RANGE, "RELU6": (0.0, 6.0)}
-_FUSED_RANGES = {"RELU": RELU_RANGE, "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0), "TANH": (-1.0, 1.0)}
+_RANGES = {
+    "LOGISTIC": (0.0, 1.0),
+    "SOFTMAX": (0.0, 1.0),
+    "TANH": (-1.0, 1.0),
+    "RELU": RELU_RANGE,
+    "RELU6": (0.0, 6.0),
+    "RELU_N1_TO_1": (-1.0, 1.0),
+}
+"""What operators, and the activation functions fused into them, are known to give."""
 
 
 def ranges_for(scheme: Scheme, model: bytes, statistics: Statistics | None) -> Ranges:
     """Chooses the range of each activation of a float flatbuffer.
+
+    Tensors that quantization gives one scale (what a reshape, a concatenation or a minimum reads and makes) get one
+    range: that of the one that holds all their values. So the estimator sees all values that the scale is for, and
+    nothing is scaled anew between them. For `min_max` that is what TFLiteConverter makes of the ranges of each.
 
     Args:
         scheme: A static scheme.
@@ -46,25 +58,81 @@ def ranges_for(scheme: Scheme, model: bytes, statistics: Statistics | None) -> R
     """
     axes = scheme.axes()
     tree = read(model)
-    names = _activation_names(tree)
     if axes["range_estimator"] == FIXED:
-        return fixed_ranges(model)
+        return fixed_ranges(tree)
     if statistics is None:
         raise QuantizationFailed(f"{axes['range_estimator']} ranges need statistics of calibration images")
-    if statistics.tensors != names:
+    if statistics.tensors != tuple(activations(tree)):
         raise QuantizationFailed("the statistics of activations are of another model")
     wide = isinstance(scheme, StaticInt8x16)
     grid = Grid(bits=16 if wide else 8, symmetric=wide or axes.get("symmetry") == "symmetric")
     estimate = estimator_of(axes["range_estimator"])
-    return {name: estimate(statistics.tensor(name), grid) for name in names}
+    wholes = _wholes(tree)
+    ranges = {name: estimate(statistics.tensor(name), grid) for name in set(wholes.values())}
+    return {name: ranges[whole] for name, whole in wholes.items()}
 
 
-def fixed_ranges(model: bytes) -> Ranges:
-    """Reads ranges off the graph."""
-    raise NotImplementedError
+def fixed_ranges(tree: Any) -> Ranges:
+    """Reads the range of each activation off the graph, without running it.
 
+    What is known is used: the input's range, fused activation functions, logistic and constants that a minimum is taken
+    with. The others get default ranges. Source: TOCO's "dummy-quantization", `--default_ranges_min` and
+    `--default_ranges_max` (tensorflow/lite/toco/g3doc/cmdline_reference.md), which gives them to all arrays alike.
 
-def _activation_names(tree: Any) -> tuple[str, ...]:
+    Args:
+        tree: The float flatbuffer, as `read` gives it.
+
+    Returns:
+        The ranges.
+    """
     graph = tree.subgraphs[0]
-    indices = [*graph.inputs, *(index for operator in graph.operators for index in operator.outputs)]
-    return tuple(text(graph.tensors[i].name) for i in indices if element_type(graph.tensors[i]) == "float32")
+    found = {int(index): INPUT_RANGE for index in graph.inputs}
+    for operator in graph.operators:
+        inputs = [found[int(index)] for index in operator.inputs if int(index) in found]
+        made = _fixed_range(tree, operator, inputs)
+        found |= {int(index): made for index in operator.outputs}
+    by_name = {text(graph.tensors[index].name): made for index, made in found.items()}
+    return {name: by_name[whole] for name, whole in _wholes(tree).items()}
+
+
+def _fixed_range(tree: Any, operator: Any, inputs: list[tuple[float, float]]) -> tuple[float, float]:
+    name = operator_name(tree, operator)
+    fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
+    function = _fused_name(fused) if fused else name
+    if function in _RANGES:
+        return _RANGES[function]
+    if name not in _SAME_SCALE or not inputs:
+        return LINEAR_RANGE
+    low, high = min(low for low, _ in inputs), max(high for _, high in inputs)
+    caps = [values for index in operator.inputs if (values := _constant(tree, index)) is not None]
+    return (low, float(max(values.max() for values in caps))) if name == "MINIMUM" and caps else (low, high)
+
+
+def _constant(tree: Any, index: int) -> np.ndarray | None:
+    tensor = tree.subgraphs[0].tensors[index]
+    data = constant(tree, tensor)
+    return None if data is None or element_type(tensor) != "float32" else np.frombuffer(data, np.float32)
+
+
+def _wholes(tree: Any) -> dict[str, str]:
+    """For each activation, the one of the same scale that holds the values of all: the last of the largest."""
+    graph = tree.subgraphs[0]
+    names = {index: name for name, index in activations(tree).items()}
+    places = {index: place for place, index in enumerate(names)}
+    groups = {index: [index] for index in names}
+    for operator in graph.operators:
+        if operator_name(tree, operator) in _SAME_SCALE:
+            ends = [int(index) for index in (*operator.inputs, *operator.outputs) if int(index) in groups]
+            joined = list({member: None for end in ends for member in groups[end]})
+            groups |= dict.fromkeys(joined, joined)
+
+    def size_and_place(index: int) -> tuple[int, int]:
+        return int(np.prod(graph.tensors[index].shape)), places[index]
+
+    return {names[index]: names[max(members, key=size_and_place)] for index, members in groups.items()}
+
+
+def _fused_name(code: int) -> str:
+    from ai_edge_litert.schema_py_generated import ActivationFunctionType
+
+    return next(name for name, value in vars(ActivationFunctionType).items() if value == code)

@@ -260,7 +260,7 @@ def _layout(images: int, tensors: int) -> dict[str, tuple[type, tuple[int, ...]]
 
 
 def _packed(numbers: np.ndarray) -> np.ndarray:
-    """Writes numbers as LEB128 does, but plane by plane: all first bytes, then the second of those that have one, ..."""
+    """Writes numbers as LEB128 does, but plane by plane: all first bytes, then the second ones where there are, ..."""
     planes, rest = [], numbers.reshape(-1)
     while rest.size:
         more = rest > 0x7F

@@ -135,9 +135,10 @@ def input_table(dtype: np.dtype, scale: float = 1.0, zero_point: int = 0) -> np.
     if np.issubdtype(dtype, np.floating):
         return real.astype(dtype)
     limits = np.iinfo(dtype)
-    # The usual scale of 1 / 127.5 puts every pixel halfway between two steps. All halves go up: rounded to even,
-    # neighbouring pixels would fall together and the image lose a bit. The margin absorbs the error of the scale.
-    steps = np.floor(real.astype(np.float64) / scale + 0.5 + 1e-3)
+    # As LiteRT's own QUANTIZE does it (XNNPACK: times the reciprocal in float32, halves to even), so that an artifact
+    # with integer input computes, to the bit, what the one with float input computes. It matters: the usual scale of
+    # 1 / 127.5 puts every pixel halfway between two steps, and which one is taken moves AP by up to .006 on 80 images.
+    steps = np.rint(real * (np.float32(1) / np.float32(scale)))
     return np.clip(steps + zero_point, limits.min, limits.max).astype(dtype)
 
 

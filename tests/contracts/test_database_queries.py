@@ -1,17 +1,19 @@
 """One suite for both databases: what readers ask."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from results import queries
+from results import queries, schema
 from results.dictionary import dictionary
 from results.store import Store
 from results.sweep_record import variant_key
 from tasks.errors import UserMistake
 from tasks.identity import key_of
-from tasks.types import Accuracy
+from tasks.quantize.schemes import DynamicInt8, StaticInt8
+from tasks.types import Accuracy, Variant
 from tests.results import samples
 
 
@@ -43,6 +45,35 @@ def test_the_leaderboard_gives_losses_against_the_reference(store: Store, engine
     assert (static["latency_ratio"], static["latency_ms_p50"], static["latency_converged"]) == (0.5, 10.0, True)
     assert (static["size_bytes"], static["int8_mac_share"]) == (7_000_000, 0.75)
     assert (static["granularity"], static["calibration_images"], static["threads"]) == ("per_channel", 64, 1)
+
+
+def test_the_leaderboard_shows_every_axis_and_null_where_it_does_not_exist(store: Store, engine: Engine) -> None:
+    schemes = (
+        StaticInt8(symmetry="symmetric", range_estimator="mse", input_type="uint8", output_type="int8",
+                   keep_float="BoxPredictor_*", transform="equalized"),
+        StaticInt8(range_estimator="fixed", toolchain="litert_quantizer", weight_algorithm="octav"),
+        DynamicInt8(transform="clustered_16"),
+    )  # fmt: skip
+    samples.register(store)
+    variants = [Variant(scheme) for scheme in schemes]
+    samples.begin(store, variants=(samples.REFERENCE, *variants))
+    rows = rows_by_variant(engine)
+    for variant in (samples.REFERENCE, *variants):
+        row, axes = rows[variant.label], variant.scheme.axes()
+        assert {axis: row[axis] for axis in schema.AXES} == {axis: axes.get(axis) for axis in schema.AXES}
+        assert axes.keys() <= {*schema.AXES, "toolchain"}
+    assert [rows[variant.label]["simulated"] for variant in variants] == [False, False, True]
+    assert rows[variants[1].label]["calibration_images"] is None
+
+
+def test_the_leaderboard_shows_the_latest_interval_of_a_loss(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    rows = rows_by_variant(engine)
+    assert (rows[samples.STATIC.label]["ap_loss_low"], rows[samples.STATIC.label]["ap_loss_high"]) == (0.07, 0.13)
+    assert rows[samples.DYNAMIC.label]["ap_loss_low"] is None
+    samples.put_interval(store, "again", replace(samples.INTERVAL, low=0.08, high=0.12))
+    assert len(rows_by_variant(engine)) == len(queries.leaderboard(engine)) == len(samples.VARIANTS)
+    assert rows_by_variant(engine)[samples.STATIC.label]["ap_loss_low"] == 0.08
 
 
 def test_a_loss_equal_to_the_budget_is_within_it(store: Store, engine: Engine) -> None:
@@ -124,7 +155,62 @@ def test_show_collects_what_the_tables_hold(store: Store, engine: Engine) -> Non
     assert found["versions.tensorflow"] == "2.21"
     assert (found["ar100"], found["ar_small"]) == (0.4, None)
     assert (found["detector"], found["artifacts_url"]) == ("sample", "./artifacts")
+    assert (found["ap_loss_low"], found["loss_interval.level"], found["loss_interval.resamples"]) == (0.07, 0.95, 2000)
+    assert (found["layer_count.int8"], found["layer_count.float32"], found["layers.float32"]) == (2, 1, "Conv2d_0")
+    assert "layers.int8" not in found
+    assert (found["granularity"], found["audit.granularity"]) == ("per_channel", "per_channel")
+    found = queries.show(engine, samples.FLOAT16.label)
+    assert (found["granularity"], found["audit.granularity"]) == (None, "per_channel")
     assert not any(isinstance(value, dict | list) for value in found.values())
+
+
+def test_layers_are_ranked_from_the_most_sensitive(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    rows = queries.layers(engine)
+    assert [(row["rank"], row["position"], row["layer"]) for row in rows] == [
+        (1, 1, "Conv2d_1_depthwise"), (2, 0, "Conv2d_0"), (3, 2, "Conv2d_1_pointwise"),
+    ]  # fmt: skip
+    assert [row["sqnr_db"] for row in rows] == [10.0, 20.0, None]
+    assert [row["ap_loss"] for row in rows] == [0.15, 0.05, 0.0]
+    assert {(row["detector"], row["scheme"], row["granularity"], row["dataset"], row["images"], row["reference_ap"])
+            for row in rows} == {("sample", "static_int4", "per_channel", "sample set", 80, 0.5)}  # fmt: skip
+
+
+def test_of_each_scheme_the_latest_measurement_of_its_layers_is_listed(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    samples.put_sensitivity(store, "later", layers=samples.LAYERS[:1])
+    samples.put_sensitivity(store, "other", scheme=StaticInt8(), layers=samples.LAYERS[:2])
+    assert [(row["scheme"], row["rank"]) for row in queries.layers(engine)] == [
+        ("static_int4", 1), ("static_int8", 1), ("static_int8", 2),
+    ]  # fmt: skip
+    assert [row["layer"] for row in queries.layers(engine, "sample", "static_int4")] == ["Conv2d_0"]
+    assert len(queries.layers(engine, samples.DETECTOR[:8])) == 3
+
+
+def test_a_measurement_without_ap_does_not_hide_one_with_it(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    layers = tuple(replace(layer, ap=None, ap_loss=None) for layer in samples.LAYERS)
+    store.put_sensitivity("later", samples.DETECTOR, samples.SENSITIVE, {}, {}, layers)
+    assert {row["sensitivity_key"] for row in queries.layers(engine)} == {key_of("sensitivity")}
+
+
+def test_layers_of_what_was_not_measured_are_a_mistake_unless_nothing_was(store: Store, engine: Engine) -> None:
+    samples.register(store)
+    assert queries.layers(engine, "sample", "static_int4") == []
+    samples.put_sensitivity(store)
+    with pytest.raises(UserMistake, match="no sensitivity of the scheme 'static_int8'; did you mean static_int4"):
+        queries.layers(engine, scheme="static_int8")
+    with pytest.raises(UserMistake, match="no sensitivity of the detector 'sampel'; did you mean sample"):
+        queries.layers(engine, "sampel")
+
+
+def test_an_ap_without_objects_is_stored_as_it_is_and_shown_as_null(store: Store, engine: Engine) -> None:
+    samples.register(store)
+    layer = replace(samples.LAYERS[0], ap=-1.0, ap_loss=1.5)
+    samples.put_sensitivity(store, layers=(layer,))
+    assert store.sensitivity_of(key_of("sensitivity")) == (layer,)
+    (row,) = queries.layers(engine)
+    assert (row["ap"], row["ap_loss"]) == (None, None)
 
 
 def test_the_latest_sweep_is_meant_unless_another_is_named(store: Store, engine: Engine) -> None:
@@ -173,7 +259,10 @@ def test_one_artifact_of_several_variants_is_an_ambiguous_name(store: Store, eng
 def test_the_questions_in_the_documentation_are_answered(store: Store, engine: Engine) -> None:
     samples.fill(store)
     page = dictionary().partition("```sql\n")[2].partition("```")[0]
-    fastest, categories, calibration = [queries.sql(engine, query) for query in page.strip().rstrip(";").split(";")]
+    fastest, categories, calibration, layers = [
+        queries.sql(engine, query) for query in page.strip().rstrip(";").split(";")
+    ]
     assert [row["variant"] for row in fastest] == [samples.DYNAMIC.label]
     assert categories == [{"category": "cat", "loss": pytest.approx(0.1)}]
     assert calibration == [{"calibration_images": 64, "calibration_seed": 0, "ap_loss": pytest.approx(0.1)}]
+    assert [row["layer"] for row in layers] == ["Conv2d_1_depthwise", "Conv2d_0"]

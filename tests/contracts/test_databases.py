@@ -1,5 +1,6 @@
 """One suite for both databases: SQLite and a real PostgreSQL."""
 
+import math
 import multiprocessing
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,7 @@ from results.sweep_record import variant_key
 from results.views import views
 from tasks.errors import DatabaseMistake, UserMistake
 from tasks.identity import key_of
-from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency
+from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency, LayerSensitivity, LossInterval, Variant
 from tests.results import samples
 
 
@@ -120,6 +121,8 @@ audits = st.builds(
     macs=BIG,
     input_type=NAME,
     output_types=st.dictionaries(NAME, NAME, max_size=3),
+    layers=st.dictionaries(NAME, NAME, max_size=3),
+    codebook_size=COUNT,
 )
 artifacts = st.builds(
     Artifact, sha256=SHA256, format=NAME, size_bytes=BIG, compressed_bytes=BIG, structure_sha256=SHA256, audit=audits
@@ -149,6 +152,27 @@ latencies = st.builds(
     samples_ms=st.lists(st.tuples(FINITE, FINITE), max_size=4).map(tuple),
     conditions=st.dictionaries(NAME, FINITE, max_size=3),
 )
+intervals = st.builds(
+    LossInterval,
+    loss=FINITE,
+    low=FINITE,
+    high=FINITE,
+    level=SHARE,
+    resamples=COUNT,
+    seed=BIG,
+    images=COUNT,
+)
+RATIO = st.floats(allow_nan=False).filter(lambda ratio: ratio != -math.inf)
+sensitivities = st.builds(
+    LayerSensitivity,
+    layer=NAME,
+    sqnr_db=RATIO,
+    sqnr_boxes_db=RATIO,
+    sqnr_scores_db=RATIO,
+    mac_share=SHARE,
+    ap=st.none() | AP,
+    ap_loss=st.none() | FINITE,
+)
 kept_failures = st.builds(Failure, stage=NAME, reason=st.sampled_from(sorted(KEPT_FAILURES)), message=NAME, detail=NAME)
 
 many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -172,9 +196,39 @@ def test_what_is_stored_is_found_exactly(
         assert found(keys["f"]) == failure
 
 
+@many
+@given(interval=intervals, layers=st.lists(sensitivities, max_size=6, unique_by=lambda layer: layer.layer).map(tuple))
+def test_intervals_and_layers_are_found_exactly(
+    store: Store, interval: LossInterval, layers: tuple[LayerSensitivity, ...]
+) -> None:
+    if store.loss_interval_of(key_of("interval")) is None:
+        samples.fill(store)
+    samples.put_interval(store, interval=interval)
+    samples.put_sensitivity(store, layers=layers)
+    assert store.loss_interval_of(key_of("interval")) == interval
+    assert store.sensitivity_of(key_of("sensitivity")) == layers
+
+
 def test_nothing_is_found_under_an_unknown_key(store: Store) -> None:
-    for found in (store.artifact_of, store.accuracy_of, store.latency_of):
+    finders = (store.artifact_of, store.accuracy_of, store.latency_of, store.loss_interval_of, store.sensitivity_of)
+    for found in finders:
         assert found("0" * 64) is None
+
+
+@pytest.mark.parametrize("ratio", [math.nan, -math.inf])
+def test_layers_with_a_ratio_that_is_no_number_are_refused_and_the_old_ones_stay(store: Store, ratio: float) -> None:
+    samples.fill(store)
+    with pytest.raises(ValueError, match=r"layer_sensitivities\.sqnr_db is"):
+        samples.put_sensitivity(store, layers=(replace(samples.LAYERS[0], sqnr_db=ratio),))
+    assert store.sensitivity_of(key_of("sensitivity")) == samples.LAYERS
+
+
+def test_layers_may_be_measured_without_ap(store: Store, engine: Engine) -> None:
+    samples.register(store)
+    layers = tuple(replace(layer, ap=None, ap_loss=None) for layer in samples.LAYERS)
+    store.put_sensitivity("k", samples.DETECTOR, samples.SENSITIVE, {}, samples.SENSITIVE, layers)
+    assert store.sensitivity_of("k") == layers
+    assert {(row["ap"], row["ap_loss"], row["dataset"]) for row in queries.layers(engine)} == {(None, None, None)}
 
 
 def test_numbers_of_numpy_are_stored_as_numbers(store: Store) -> None:
@@ -303,6 +357,39 @@ def test_a_confirmation_stays_until_the_detections_change(store: Store) -> None:
     assert store.confirmed_by(key) == "pycocotools 2.0.11"
     store.put_accuracy(key, made.sha256, samples.DATASET, replace(scores, detections_sha256="f" * 64), {})
     assert store.confirmed_by(key) is None
+
+
+@pytest.mark.parametrize("changed", [samples.STATIC, samples.REFERENCE])
+def test_an_interval_is_forgotten_when_either_sides_detections_change(store: Store, changed: Variant) -> None:
+    samples.fill(store)
+    key, made = key_of("accuracy", changed.label), samples.artifact(changed.label)
+    scores = store.accuracy_of(key)
+    assert isinstance(scores, Accuracy)
+    store.put_accuracy(key, made.sha256, samples.DATASET, scores, {})
+    assert store.loss_interval_of(key_of("interval")) == samples.INTERVAL
+    store.put_accuracy(key, made.sha256, samples.DATASET, replace(scores, detections_sha256="f" * 64), {})
+    assert store.loss_interval_of(key_of("interval")) is None
+
+
+@pytest.mark.parametrize(
+    ("shares", "int8", "quantized"),
+    [
+        ({"int8": 0.5, "float32": 0.25, "dynamic_int8": 0.25}, 0.75, 0.75),
+        ({"int8x16": 0.75, "float32_small": 0.25}, 0.0, 0.75),
+        ({"int4xint8": 0.5, "int8": 0.25, "bfloat16": 0.25}, 0.25, 0.75),
+        ({"weight_only_int4": 0.5, "dynamic_int4": 0.25, "float16": 0.25}, 0.0, 0.25),
+    ],
+)
+def test_shares_of_macs_tell_integer_from_float_arithmetic(
+    store: Store, engine: Engine, shares: dict[str, float], int8: float, quantized: float
+) -> None:
+    samples.register(store)
+    made = samples.artifact("shares")
+    made = replace(made, audit=replace(made.audit, mac_share=shares))
+    store.put_artifact("k", samples.DETECTOR, samples.STATIC.scheme, {}, made, 1.0)
+    with engine.connect() as connection:
+        row = connection.execute(text("SELECT int8_mac_share, quantized_mac_share FROM artifacts")).one()
+    assert row == (int8, quantized)
 
 
 def test_settling_what_is_not_there_is_an_error(store: Store) -> None:

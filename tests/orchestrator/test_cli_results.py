@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,21 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from orchestrator.cli import db, results
+from orchestrator.cli.leaderboard import LEADERBOARD, verdict
 from orchestrator.cli.output import Column, number_of, print_rows, text_of
-from orchestrator.cli.results import _verdict
 from results.connect import open_database
 from results.store import Store
 from results.sweep_record import variant_key
 from tasks.detect import detections_to_bytes
 from tasks.errors import DatabaseMistake, UserMistake
 from tasks.identity import key_of
+from tasks.quantize.schemes import DynamicInt8, StaticInt8
 from tasks.score import DETECTIONS_SUFFIX
 from tasks.storage import ArtifactStorage
-from tasks.types import DetectionShard
+from tasks.types import DetectionShard, Variant
 from tests.results import samples
+
+CLUSTERED = Variant(DynamicInt8(transform="clustered_16"))
 
 DESIGN_KEYS = {
     "variant", "runtime", "scheme", "toolchain", "granularity", "calibration_images", "threads", "status", "ap", "ap50",
@@ -74,22 +78,115 @@ def test_the_leaderboard_in_json_has_the_promised_keys(database: Path) -> None:
 def test_the_leaderboard_for_people_fits_120_columns_and_says_why_variants_failed(database: Path) -> None:
     lines = run("leaderboard").stdout.splitlines()
     assert lines[0] == "sample: 80 images of sample set, budget: ap loss <= 0.01"
+    assert lines[1].split() == ["variant", "AP", "AP50", "loss", "[interval]", "ms", "ratio", "MB", "status"]
     assert all(len(line) <= 120 for line in lines)
     (static,) = [line.split() for line in lines if line.startswith(samples.STATIC.label)]
-    assert static == [samples.STATIC.label, "0.400", "0.500", "+0.100", "10.0", "0.50", "[0.49,0.51]", "7.0", "over"]
+    assert static == [samples.STATIC.label, "0.400", "0.500", "+.100", "[+.070,+.130]", "10.0", "0.50", "7.0", "over"]
     assert lines[-3] == f"failed: {samples.PER_TENSOR.label}: audit_mismatch: the file is float"
     assert lines[-2] == f"fastest within the budget: {samples.DYNAMIC.label}"
 
 
 def test_the_longest_label_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     label = "litert-static_int8-litert_quantizer-per_channel-cal128-seed0-t1"
-    row = {"variant": label, "ap": 0.2302, "ap50": 0.386, "ap_loss": -0.0036, "latency_ms_p50": 394.1, "status": "done",
+    row = {"variant": label, "ap": 0.2302, "ap50": 0.386, "ap_loss": -0.0036, "ap_loss_low": -0.0121,
+           "ap_loss_high": 0.0049, "simulated": True, "latency_ms_p50": 394.1, "status": "done",
            "latency_ratio": 22.14, "latency_ratio_low": 22.11, "latency_ratio_high": 22.18, "size_bytes": 27_300_000,
            "feasible": True}  # fmt: skip
-    print_rows([row], results.LEADERBOARD)
+    print_rows([row], LEADERBOARD)
     line = capsys.readouterr().out.splitlines()[1]
-    assert line.split() == [label, "0.230", "0.386", "-0.004", "394.1", "22.14", "[22.11,22.18]", "27.3", "within"]
+    assert line.split() == [label, "0.230", "0.386", "-.004", "[-.012,+.005]", "394.1", "22.14", "27.3", "within*"]
     assert len(line) <= 120
+
+
+@pytest.fixture
+def simulated(database: Path) -> Path:
+    """The sample sweep, and after it one with a variant that is simulated and within the budget."""
+    store = Store(open_database(str(database)))
+    variants = (*samples.VARIANTS, CLUSTERED)
+    sweep = samples.begin(store, name="clustered", variants=variants)
+    for measured in (*samples.MEASURED, samples.Measured(CLUSTERED, ap=0.495, ratio=0.7)):
+        samples.measure(store, sweep, measured)
+    samples.fail(store, sweep, samples.PER_TENSOR)
+    return database
+
+
+def test_simulated_variants_are_marked_and_explained(simulated: Path) -> None:
+    lines = run("leaderboard").stdout.splitlines()
+    (clustered,) = [line.split() for line in lines if line.startswith(CLUSTERED.label)]
+    assert clustered[-1] == "within*"
+    assert [line for line in lines if line.startswith("* simulated: no kernel")]
+    assert "* simulated" not in run("leaderboard", "--sweep", "sample").stdout
+    assert {row["variant"] for row in rows_of("leaderboard") if row["simulated"]} == {CLUSTERED.label}
+
+
+def test_the_wide_leaderboard_has_sizes_intervals_and_shares(simulated: Path) -> None:
+    lines = run("leaderboard", "--wide").stdout.splitlines()
+    (static,) = [line.split() for line in lines if line.startswith(samples.STATIC.label)]
+    assert static == [
+        samples.STATIC.label, "0.400", "0.500", "-", "0.400", "0.400", "+0.100", "[+0.070,+0.130]", "0.50",
+        "[0.49,0.51]", "10.0", "7000000", "6000000", "0.750", "0.750", "no", "over",
+    ]  # fmt: skip
+    (clustered,) = [line.split() for line in lines if line.startswith(CLUSTERED.label)]
+    assert clustered[-2:] == ["yes", "within"]
+
+
+def test_the_leaderboard_for_documents_is_a_markdown_table_in_the_order_of_the_spec(simulated: Path) -> None:
+    lines = run("leaderboard", "--markdown").stdout.splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
+    assert {len(cells) for cells in table} == {15}
+    assert set(table[1]) == {"---", "---:"}
+    shown = [samples.REFERENCE, samples.FLOAT16, samples.DYNAMIC, samples.STATIC, samples.THREADS, CLUSTERED]
+    assert [cells[0] for cells in table[2:]] == [variant.label for variant in shown]
+    assert table[5][6:8] == ["+0.100 [+0.070,+0.130]", "0.50 [0.49,0.51]"]
+    assert lines[-3:] == ["Failed:", "", f"- `{samples.PER_TENSOR.label}`: audit_mismatch: the file is float"]
+
+
+def test_a_leaderboard_has_one_form(database: Path) -> None:
+    assert "choose one of them" in mistake("leaderboard", "--wide", "--json")
+
+
+def test_layers_are_listed_scheme_by_scheme_the_most_sensitive_first(database: Path) -> None:
+    samples.put_sensitivity(Store(open_database(str(database))), "other", StaticInt8(), samples.LAYERS[:2])
+    lines = run("layers").stdout.splitlines()
+    titles = [line for line in lines if line.startswith("sample, one layer at a time in")]
+    assert titles == [
+        f"sample, one layer at a time in {scheme}, granularity per_channel, range_estimator min_max, "
+        "calibration_images 64, calibration_seed 0; AP 0.500 in float on 80 images of sample set"
+        for scheme in ("static_int4: litert_quantizer", "static_int8: converter")
+    ]
+    assert lines[2].split() == ["1", "Conv2d_1_depthwise", "10.0", "10.0", "18.0", "+0.1500", "30.0%"]
+    assert lines[4].split()[:4] == ["3", "Conv2d_1_pointwise", "no", "noise"]
+    assert all(len(line) <= 120 for line in lines if line not in titles)
+    rows = rows_of("layers", "--scheme", "static_int4", "--detector", "sample")
+    assert [(row["rank"], row["layer"], row["sqnr_db"]) for row in rows][::2] == [
+        (1, "Conv2d_1_depthwise", 10.0), (3, "Conv2d_1_pointwise", None),
+    ]  # fmt: skip
+    assert "did you mean static_int8 or static_int4?" in mistake("layers", "--scheme", "static_int5")
+
+
+def test_layers_without_ap_say_so(database: Path) -> None:
+    layers = (replace(samples.LAYERS[0], ap=None, ap_loss=None),)
+    store = Store(open_database(str(database)))
+    store.put_sensitivity("k", samples.DETECTOR, StaticInt8(), {}, {}, layers)
+    lines = run("layers", "--scheme", "static_int8").stdout.splitlines()
+    assert lines[0].endswith("; AP was not measured")
+    assert lines[2].split() == ["1", "Conv2d_0", "20.0", "22.0", "20.0", "-", "10.0%"]
+
+
+def test_without_layers_the_way_to_get_them_is_told(database: Path, tmp_path: Path) -> None:
+    open_database(str(tmp_path / "empty.db"))
+    told = run("layers", "--db", str(tmp_path / "empty.db")).stdout
+    assert "sensitivity:\n      - {scheme: static_int4}\n" in told
+    assert "keep_float: most_sensitive_3" in told
+    assert rows_of("layers", "--db", str(tmp_path / "empty.db")) == []
+
+
+def test_show_tells_axes_interval_and_the_layers_that_differ(database: Path) -> None:
+    shown = dict(line.split(maxsplit=1) for line in run("show", samples.STATIC.label).stdout.splitlines()[2:])
+    expected = {"range_estimator": "min_max", "transform": "none", "simulated": "False", "ap_loss_low": "0.07",
+                "ap_loss_high": "0.13", "loss_interval.level": "0.95", "layer_count.int8": "2",
+                "layer_count.float32": "1", "layers.float32": "Conv2d_0"}  # fmt: skip
+    assert {name: shown.get(name, "").strip() for name in expected} == expected
 
 
 def test_pareto_classes_failures_sweeps_and_show(database: Path) -> None:
@@ -225,12 +322,15 @@ def _row(variant: str, ratio: float, feasible: bool | None = True, status: str =
 
 def test_the_verdict_names_the_fastest_within_the_budget_and_its_rivals() -> None:
     rows = [_row("one", 0.35), _row("two", 0.38), _row("three", 0.5), _row("four", 0.3, feasible=False)]
-    assert _verdict(rows, has_budget=True) == (
+    assert verdict(rows, has_budget=True) == (
         "fastest within the budget: one\n"
         "  0.35 of float32's time, AP loss +0.004; 1 more as fast within their intervals"
     )
 
 
 def test_the_verdict_calls_nothing_best_when_nothing_is_feasible_or_measured() -> None:
-    assert _verdict([_row("one", 0.35, feasible=False)], has_budget=True) == "no variant is within the budget"
-    assert _verdict([_row("one", 0.35, status="failed")], has_budget=True) == "no variant has been measured yet"
+    assert verdict([_row("one", 0.35, feasible=False)], has_budget=True) == "no variant is within the budget"
+    assert verdict([_row("one", 0.35) | {"ap_loss": None}], has_budget=False).endswith(
+        "no reference to compare AP with"
+    )
+    assert verdict([_row("one", 0.35, status="failed")], has_budget=True) == "no variant has been measured yet"

@@ -90,7 +90,7 @@ detector: demo
 evaluation: demo
 colour: red
 space:
-  - {scheme: static_int4}
+  - {scheme: static_int5}
   - {scheme: static_int8, granularity: per_row}
   - {scheme: []}
 """
@@ -101,7 +101,7 @@ space:
     for line in (
         "line 1: `name`",
         "line 4: unknown key `colour`; choices: name, detector",
-        "line 6: unknown scheme 'static_int4' (did you mean static_int8?)",
+        "line 6: unknown scheme 'static_int5' (did you mean static_int",
         "line 7: granularity is 'per_row'; choices: per_channel, per_tensor",
         "line 8: `scheme` is an empty list",
     ):
@@ -118,7 +118,10 @@ WRONG_SPECS = {
     "an empty space": (HEAD + "space: []", "`space` is []"),
     "a block that is text": (HEAD + "space: [float32]", "`space.0` is 'float32'"),
     "a block without a scheme": (HEAD + "space: [{runtime: litert}]", "names no scheme; choices: float32, float16"),
-    "an unknown runtime": (HEAD + "space: [{runtime: tvm, scheme: float32}]", "unknown runtime 'tvm'; choices: litert"),
+    "an unknown runtime": (
+        HEAD + "space: [{runtime: tvm, scheme: float32}]",
+        "unknown runtime 'tvm'; choices: keras, litert",
+    ),
     "an unknown axis": (HEAD + "space: [{scheme: static_int8, granularty: per_tensor}]", "(did you mean granularity?)"),
     "an axis of another scheme": (
         HEAD + "space: [{scheme: float16, calibration_images: 8}]",
@@ -126,7 +129,7 @@ WRONG_SPECS = {
     ),
     "an impossible toolchain": (
         HEAD + "space: [{scheme: float32, toolchain: litert_quantizer}]",
-        "float32 cannot be made by the toolchain 'litert_quantizer'; choices: converter",
+        "float32 cannot be made by the toolchain 'litert_quantizer'; choices: converter, keras",
     ),
     "an axis of the wrong type": (
         HEAD + "space: [{scheme: static_int8, calibration_images: many}]",
@@ -138,7 +141,35 @@ WRONG_SPECS = {
     ),
     "a static scheme without calibration": (
         "name: x\ndetector: demo\nevaluation: demo\nspace: [{scheme: static_int8}]",
-        "need calibration images",
+        "static_int8 needs calibration images",
+    ),
+    "a ranking without calibration": (
+        "name: x\ndetector: demo\nevaluation: demo\nspace: [{scheme: weight_only_int4, keep_float: most_sensitive_2}]",
+        "weight_only_int4 needs calibration images",
+    ),
+    "an analysis without calibration": (
+        "name: x\ndetector: demo\nevaluation: demo\nspace: [{scheme: float16}]\nsensitivity: [{scheme: dynamic_int4}]",
+        "line 5: a sensitivity analysis needs calibration images",
+    ),
+    "an analysis of a float scheme": (
+        HEAD + "space: [{scheme: float16}]\nsensitivity: [{scheme: float16}]",
+        "line 6: float16 cannot be analysed layer by layer",
+    ),
+    "an analysis of something unknown": (
+        HEAD + "space: [{scheme: float16}]\nsensitivity:\n  - {scheme: static_int8, bits: 3}",
+        "line 7: unknown axis `bits`",
+    ),
+    "an impossible value": (
+        HEAD + "space: [{scheme: static_int8, symmetry: symmetric}]",
+        "line 5: static_int8 of the toolchain converter cannot have symmetry 'symmetric'",
+    ),
+    "an unknown estimator": (
+        HEAD + "space: [{scheme: static_int8, toolchain: litert_quantizer, range_estimator: best}]",
+        "line 5: range_estimator is 'best'; choices: min_max, moving_average, percentile_99_99",
+    ),
+    "an unknown transform": (
+        HEAD + "space: [{scheme: float32, transform: pruned}]",
+        "line 5: transform is 'pruned'; choices: none, ",
     ),
     "two budgets": (
         HEAD + "budget: {max_loss: 0.1, max_relative_loss: 0.1}\nspace: [{scheme: float16}]",

@@ -15,10 +15,10 @@ from tasks.types import (
     Host,
     Latency,
     LayerSensitivity,
+    LossInterval,
     RuntimeSettings,
     Variant,
 )
-from tasks.uncertainty import LossInterval
 
 DETECTOR = key_of("detector")
 DATASET = key_of("dataset")

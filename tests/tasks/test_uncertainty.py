@@ -11,7 +11,14 @@ from tasks.coco.dataset import load_dataset
 from tasks.errors import ScoringFailed
 from tasks.score import merge, score
 from tasks.types import DetectionShard
-from tasks.uncertainty import Matches, average_precision, loss_interval, match
+from tasks.uncertainty import (
+    RECALL_POINTS,
+    Matches,
+    _recall_points_reached,
+    average_precision,
+    loss_interval,
+    match,
+)
 from tests.benchmarks.uncertainty import accumulated, evaluated, sample_matches
 from tests.tasks.test_score import cases, make_case, split
 
@@ -61,10 +68,20 @@ def test_on_all_images_it_is_the_ap_of_pycocotools(case):
     assert average_precision(match(ground_truth, shard)) == pytest.approx(reference_ap(ground_truth, shard), abs=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_an_annotation_id_of_zero_is_matched_as_pycocotools_matches_it(seed):
-    ground_truth, shard = make_case(seed, images=2, objects=6, detections=60, levels=1000, first_id=0)
+@given(st.integers(0, 2**32), st.integers(1, 12))
+@settings(max_examples=40, deadline=None)
+def test_an_annotation_id_of_zero_is_matched_as_pycocotools_matches_it(seed, objects):
+    ground_truth, shard = make_case(seed, images=2, objects=objects, detections=60, levels=1000, first_id=0)
     assert average_precision(match(ground_truth, shard)) == pytest.approx(reference_ap(ground_truth, shard), abs=1e-12)
+
+
+def test_recall_points_are_reached_where_pycocotools_finds_them():
+    """It compares floats: 35 of 100 objects do not reach the recall point 0.35."""
+    for objects in range(1, 1201):
+        reached = _recall_points_reached(np.array([objects]))[0]
+        recalls = np.arange(objects + 1) / objects
+        np.testing.assert_array_equal(reached, np.searchsorted(RECALL_POINTS, recalls, side="right"))
+    assert _recall_points_reached(np.array([100]))[0, 34:37].tolist() == [35, 35, 37]
 
 
 @given(cases, st.integers(0, 2**32))

@@ -91,7 +91,9 @@ def _arithmetic(operation: Any) -> str:
 
 def _macs(operation: Any) -> int:
     height, width, inner, _ = operation.inputs[1].shape.as_list()
-    return math.prod(operation.outputs[0].shape.as_list()) * height * width * (inner if operation.type == "Conv2D" else 1)
+    return (
+        math.prod(operation.outputs[0].shape.as_list()) * height * width * (inner if operation.type == "Conv2D" else 1)
+    )
 
 
 def _by_channel(detector: Detector, layer: Layer) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Binary weights: one bit a weight and one scale a channel. Simulated: no kernel of any runtime here computes on bits."""
+"""Binary weights: one bit a weight and one scale a channel. Simulated: no kernel here computes on bits."""
 
 import numpy as np
 

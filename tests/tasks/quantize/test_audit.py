@@ -8,60 +8,179 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.detector.weights import Detector
 from tasks.errors import ArtifactUnreadable, AuditMismatch
 from tasks.quantize import builders
 from tasks.quantize.artifact import build_artifact
 from tasks.quantize.audit import audit, check_audit
-from tasks.quantize.builders import builder_of
+from tasks.quantize.builders import Material, builder_of
 from tasks.quantize.flatbuffer import read, scales, write
-from tasks.quantize.float_flatbuffer import float_flatbuffer
 from tasks.quantize.kernels import kernels
-from tasks.quantize.ranges import Ranges
-from tasks.quantize.schemes import DynamicInt8, Float16, Float32, Scheme, StaticInt8
+from tasks.quantize.ranges import Ranges, ranges_for
+from tasks.quantize.schemes import (
+    BFloat16,
+    DynamicInt4,
+    DynamicInt8,
+    Float16,
+    Float32,
+    Scheme,
+    StaticInt4,
+    StaticInt8,
+    StaticInt8x16,
+    WeightOnlyInt4,
+    WeightOnlyInt8,
+)
+from tasks.quantize.statistics import Statistics
 from tasks.quantize.structure import structure_sha256
 from tasks.storage import ArtifactStorage
-from tests.tasks.quantize.test_schemes_are_kept import SCHEMES
+from tests.tasks.quantize.test_schemes_are_kept import PLAIN, audit_of, name_of
 
-STATIC = StaticInt8("litert_quantizer", calibration_images=4)
+STATIC = StaticInt8(toolchain="litert_quantizer", calibration_images=4)
+CONVERTED = StaticInt8(calibration_images=4)
+DYNAMIC = DynamicInt8(toolchain="litert_quantizer")
 
 
-def test_a_broken_builder_gives_no_artifact(
+class Broken:
+    """Builds a scheme with a builder that does something else, and gives what the audit says."""
+
+    def __init__(self, detector: Detector, source: bytes, statistics: Statistics, folder: Path, patch: Any) -> None:
+        self.detector, self.source, self.statistics, self.folder, self.patch = (
+            detector, source, statistics, folder, patch,
+        )  # fmt: skip
+
+    def build(self, scheme: Scheme, builds: Callable[[Material, Any], bytes]) -> None:
+        broken = replace(builder_of(scheme), build=builds)
+        self.patch.setitem(builders._BUILDERS, (type(scheme), scheme.toolchain), broken)
+        ranking = [layer.name for layer in layers(self.detector.spec)]
+        storage = ArtifactStorage(str(self.folder))
+        build_artifact(self.detector, scheme, storage, self.source, self.statistics, ranking)
+
+
+@pytest.fixture
+def broken(
     detector: Detector,
-    calibrations: dict[int, Ranges],
-    built: Callable[[Scheme], bytes],
+    source: Callable[..., bytes],
+    statistics: Callable[..., Statistics],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+) -> Broken:
+    return Broken(detector, source(), statistics(4), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("scheme", [CONVERTED, STATIC, DYNAMIC, DynamicInt8()], ids=name_of)
+def test_a_float_model_in_place_of_a_quantized_one_is_no_artifact(
+    scheme: Scheme, broken: Broken, tmp_path: Path
 ) -> None:
-    broken = replace(builder_of(STATIC), build=lambda *_: built(Float32()))
-    monkeypatch.setitem(builders._BUILDERS, (StaticInt8, "litert_quantizer"), broken)
-    with pytest.raises(AuditMismatch, match=r"100.00% of its multiply-accumulates are float32, not int8"):
-        build_artifact(detector, STATIC, calibrations[4], ArtifactStorage(str(tmp_path)))
+    with pytest.raises(AuditMismatch, match=r"100.00% of its multiply-accumulates are float32, not (dynamic_)?int8"):
+        broken.build(scheme, lambda *_: broken.source)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "claimed", [Float32(), Float16(), DynamicInt8(), StaticInt8()], ids=lambda claimed: claimed.name
-)
-def test_a_scheme_is_not_taken_for_another(claimed: Scheme, built: Callable[[Scheme], bytes]) -> None:
-    for scheme in SCHEMES:
-        if type(scheme) is not type(claimed):
-            with pytest.raises(AuditMismatch, match=f"not {claimed.name}"):
-                check_audit(audit(built(scheme)), claimed)
+def test_one_head_left_in_float_is_caught_and_named(broken: Broken, built: Callable[[Scheme], bytes]) -> None:
+    with pytest.raises(AuditMismatch, match=r"% of its multiply-accumulates are float32, .*\(BoxPredictor_0_scores\)"):
+        broken.build(CONVERTED, lambda *_: built(replace(CONVERTED, keep_float="BoxPredictor_0_scores")))
 
 
-@pytest.mark.parametrize("scheme", [DynamicInt8(), STATIC], ids=lambda scheme: scheme.name)
-def test_the_wrong_granularity_is_caught(scheme: Any, built: Callable[[Scheme], bytes]) -> None:
+@pytest.mark.parametrize("scheme", [CONVERTED, STATIC, DYNAMIC, DynamicInt8()], ids=name_of)
+def test_the_wrong_granularity_is_caught(scheme: Any, broken: Broken, built: Callable[[Scheme], bytes]) -> None:
     with pytest.raises(AuditMismatch, match="its granularity is per_tensor, not per_channel"):
-        check_audit(audit(built(replace(scheme, granularity="per_tensor"))), scheme)
+        broken.build(scheme, lambda *_: built(replace(scheme, granularity="per_tensor")))
+    with pytest.raises(AuditMismatch, match="its granularity is per_channel, not per_tensor"):
+        broken.build(replace(scheme, granularity="per_tensor"), lambda *_: built(scheme))
 
 
-def quantizer_of(detector: Detector, algorithm: str, dynamic: bool) -> Any:
+@pytest.mark.parametrize("end", ["input", "output"])
+def test_the_wrong_element_type_of_an_end_is_caught(end: str, broken: Broken, built: Callable[[Scheme], bytes]) -> None:
+    integer: dict[str, Any] = {f"{end}_type": "uint8"}
+    what = {"input": "the input is {}, not {}", "output": "boxes is {}, not {}; scores is {}, not {}"}[end]
+    with pytest.raises(AuditMismatch, match=what.format(*["uint8", "float32"] * 2)):
+        broken.build(CONVERTED, lambda *_: built(replace(CONVERTED, **integer)))
+    with pytest.raises(AuditMismatch, match=what.format(*["float32", "uint8"] * 2)):
+        broken.build(replace(CONVERTED, **integer), lambda *_: built(CONVERTED))
+
+
+def test_a_kept_layer_that_was_quantized_is_named(broken: Broken, built: Callable[[Scheme], bytes]) -> None:
+    wanted = replace(CONVERTED, keep_float="Conv2d_0|Extra_0_1x1")
+    with pytest.raises(AuditMismatch, match=": Extra_0_1x1: int8 arithmetic, not float32$"):
+        broken.build(wanted, lambda *_: built(replace(CONVERTED, keep_float="Conv2d_0")))
+
+
+def test_layers_in_float_that_were_not_to_be_kept_are_named(broken: Broken, built: Callable[[Scheme], bytes]) -> None:
+    wanted, made = replace(CONVERTED, keep_float="Conv2d_0"), replace(CONVERTED, keep_float="most_sensitive_6")
+    named = "Conv2d_1_depthwise, Conv2d_1_pointwise, Conv2d_2_depthwise and 2 more"
+    with pytest.raises(AuditMismatch, match=f": {named}: float32 arithmetic, not int8$"):
+        broken.build(wanted, lambda *_: built(made))
+
+
+def test_layers_whose_names_are_lost_are_not_taken_for_kept(broken: Broken, built: Callable[[Scheme], bytes]) -> None:
+    wanted = replace(CONVERTED, keep_float="Conv2d_0")
+
+    def nameless(*_: Any) -> bytes:
+        model = read(built(wanted))
+        for number, tensor in enumerate(model.subgraphs[0].tensors):
+            tensor.name = f"tensor {number}"
+        return write(model)
+
+    with pytest.raises(AuditMismatch, match="have lost the names of layers, so that nothing shows that Conv2d_0"):
+        broken.build(wanted, nameless)
+
+
+@pytest.mark.parametrize("scheme", [CONVERTED, STATIC], ids=name_of)
+def test_asymmetric_activations_are_not_symmetric_ones(
+    scheme: StaticInt8, broken: Broken, built: Callable[[Scheme], bytes]
+) -> None:
+    wanted = replace(STATIC, symmetry="symmetric")
+    with pytest.raises(AuditMismatch, match="its activations have zero points other than 0"):
+        broken.build(wanted, lambda *_: built(scheme))
+
+
+@pytest.mark.parametrize("transform", ["clustered_4", "binary"])
+@pytest.mark.parametrize("scheme", [CONVERTED, Float32()], ids=name_of)
+def test_a_transform_that_was_not_done_is_caught(
+    scheme: Any, transform: str, broken: Broken, built: Callable[[Scheme], bytes]
+) -> None:
+    left = {"clustered_4": 4, "binary": 2}[transform]
+    with pytest.raises(AuditMismatch, match=rf"a channel has \d\d+ distinct weights, where {transform} leaves {left}"):
+        broken.build(replace(scheme, transform=transform), lambda *_: built(scheme))
+
+
+CLAIMED = [
+    Float32(), Float16(), BFloat16(), DynamicInt8(), DynamicInt4(), WeightOnlyInt8(), WeightOnlyInt4(), StaticInt8(),
+    StaticInt4(), StaticInt8x16(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("claimed", CLAIMED, ids=lambda claimed: claimed.name)
+def test_a_scheme_is_not_taken_for_another(claimed: Scheme, built: Callable[[Scheme], bytes]) -> None:
+    for scheme in PLAIN:
+        if type(scheme) is not type(claimed):
+            with pytest.raises(AuditMismatch, match=f"not {claimed.name}: .* of its multiply-accumulates are"):
+                check_audit(audit_of(scheme, built(scheme)), claimed)
+
+
+def test_weights_in_half_precision_are_not_half_precision_arithmetic(built: Callable[[Scheme], bytes]) -> None:
+    of_keras = Float16(toolchain="keras")
+    with pytest.raises(AuditMismatch, match="100.00% of its weights are float16, not float32"):
+        check_audit(audit_of(Float16(), built(Float16())), of_keras)
+    with pytest.raises(AuditMismatch, match="100.00% of its weights are float32, not float16"):
+        check_audit(audit_of(of_keras, built(of_keras)), Float16())
+
+
+def test_small_kernels_in_float_are_excused_for_the_converter_only(built: Callable[[Scheme], bytes]) -> None:
+    found = audit(built(DynamicInt8()))
+    check_audit(found, DynamicInt8())
+    with pytest.raises(AuditMismatch, match="float32_small, not dynamic_int8"):
+        check_audit(found, DYNAMIC)
+
+
+def quantizer_of(model: bytes, algorithm: str, dynamic: bool) -> Any:
+    """The library by itself, without what the builders add."""
     from litert_quantizer import Quantizer
     from litert_quantizer.qtyping import TFLOperationName
     from litert_quantizer.quantizer import AlgorithmName
 
-    quantizer = Quantizer(float_flatbuffer(detector))
+    quantizer = Quantizer(model)
     add = quantizer.add_dynamic_config if dynamic else quantizer.add_static_config
     bits: dict[str, int] = {"num_bits": 8} if dynamic else {"activation_num_bits": 8, "weight_num_bits": 8}
     add(".*", TFLOperationName.ALL_SUPPORTED, **bits, algorithm_key=AlgorithmName[algorithm])
@@ -70,65 +189,38 @@ def quantizer_of(detector: Detector, algorithm: str, dynamic: bool) -> Any:
     return quantizer
 
 
-def statistics_of(ranges: Ranges) -> dict[str, dict[str, np.ndarray]]:
+def library_statistics(ranges: Ranges) -> dict[str, dict[str, np.ndarray]]:
     return {name: {"min": np.array([[[[low]]]]), "max": np.array([[[[high]]]])} for name, (low, high) in ranges.items()}
 
 
 @pytest.mark.parametrize("algorithm", ["GPTQ", "OSCAR"])
-@pytest.mark.parametrize("scheme", [STATIC, DynamicInt8("litert_quantizer")], ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("scheme", [STATIC, DYNAMIC], ids=name_of)
 def test_algorithms_that_quietly_leave_convolutions_float_are_caught(
-    detector: Detector, calibrations: dict[int, Ranges], algorithm: str, scheme: Scheme
+    broken: Broken, algorithm: str, scheme: Scheme
 ) -> None:
-    quantizer = quantizer_of(detector, algorithm, dynamic=isinstance(scheme, DynamicInt8))
-    result = quantizer.quantize(statistics_of(calibrations[4]), enable_progress_report=False).quantized_model
+    def by_the_library(material: Material, _: Any) -> bytes:
+        quantizer = quantizer_of(broken.source, algorithm, dynamic=scheme is DYNAMIC)
+        ranges = library_statistics(ranges_for(STATIC, broken.source, broken.statistics))
+        return bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
+
     with pytest.raises(AuditMismatch, match=r"100.00% of its multiply-accumulates are float32"):
-        check_audit(audit(bytes(result)), scheme)
+        broken.build(scheme, by_the_library)
 
 
-def test_one_head_left_in_float_is_caught(detector: Detector, calibrations: dict[int, Ranges]) -> None:
-    from litert_quantizer.qtyping import TFLOperationName
-    from litert_quantizer.quantizer import AlgorithmName
-
-    quantizer = quantizer_of(detector, "MIN_MAX_UNIFORM_QUANT", dynamic=True)
-    quantizer.update_quantization_recipe(
-        "BoxPredictor_0_scores", TFLOperationName.CONV_2D, algorithm_key=AlgorithmName.NO_QUANTIZE
-    )
-    found = audit(bytes(quantizer.quantize(enable_progress_report=False).quantized_model))
-    assert 0 < found.mac_share["float32"] < 0.1
-    with pytest.raises(AuditMismatch, match="multiply-accumulates are float32, not dynamic_int8"):
-        check_audit(found, DynamicInt8("litert_quantizer"))
-
-
-def test_small_kernels_in_float_are_excused_for_the_converter_only(built: Callable[[Scheme], bytes]) -> None:
-    found = audit(built(DynamicInt8("converter")))
-    check_audit(found, DynamicInt8("converter"))
-    with pytest.raises(AuditMismatch, match="float32_small, not dynamic_int8"):
-        check_audit(found, DynamicInt8("litert_quantizer"))
-
-
-def test_weights_that_are_only_stored_in_int8_are_told_from_dynamic_ones(detector: Detector) -> None:
-    from litert_quantizer import Quantizer
-    from litert_quantizer.qtyping import TFLOperationName
-
-    quantizer = Quantizer(float_flatbuffer(detector))
-    quantizer.add_weight_only_config(".*", TFLOperationName.ALL_SUPPORTED, num_bits=8)
-    found = audit(bytes(quantizer.quantize(enable_progress_report=False).quantized_model))
-    assert found.mac_share == {"weight_only_int8": 1.0}
-    with pytest.raises(AuditMismatch, match="weight_only_int8, not dynamic_int8"):
-        check_audit(found, DynamicInt8("litert_quantizer"))
-
-
-def test_integer_inputs_and_outputs_are_not_float_ones(built: Callable[[Scheme], bytes]) -> None:
-    found = audit(built(STATIC))
-    with pytest.raises(AuditMismatch, match="the input is int8, not float32; scores is uint8, not float32"):
-        check_audit(replace(found, input_type="int8", output_types={"boxes": "float32", "scores": "uint8"}), STATIC)
+@pytest.mark.parametrize("algorithm", ["gptq", "oscar"])
+@pytest.mark.parametrize("scheme", [STATIC, DYNAMIC], ids=name_of)
+def test_our_own_builder_of_such_an_algorithm_ends_the_same_way(
+    scheme: Any, algorithm: str, built: Callable[[Scheme], bytes]
+) -> None:
+    with pytest.raises(AuditMismatch, match=r"100.00% of its multiply-accumulates are float32"):
+        built(replace(scheme, weight_algorithm=algorithm))
 
 
 @pytest.mark.parametrize("toolchain", ["converter", "litert_quantizer"])
 def test_depthwise_scales_that_litert_would_read_out_of_bounds_are_caught(
     toolchain: Any, built: Callable[[Scheme], bytes]
 ) -> None:
-    model = read(built(DynamicInt8(toolchain, "per_tensor")))
+    model = read(built(DynamicInt8(toolchain=toolchain, granularity="per_tensor")))
     depthwise = next(
         kernel
         for kernel in kernels(model)
@@ -141,6 +233,16 @@ def test_depthwise_scales_that_litert_would_read_out_of_bounds_are_caught(
         audit(write(model))
 
 
+@pytest.mark.parametrize("scheme", PLAIN, ids=name_of)
+def test_every_layer_has_its_arithmetic(scheme: Scheme, detector: Detector, built: Callable[[Scheme], bytes]) -> None:
+    found = audit_of(scheme, built(scheme))
+    assert set(found.layers) == {layer.name for layer in layers(detector.spec)}
+    table = {layer.name: layer.macs for layer in layers(detector.spec)}
+    for arithmetic, share in found.mac_share.items():
+        macs = sum(table[name] for name, other in found.layers.items() if other == arithmetic)
+        assert macs / sum(table.values()) == pytest.approx(share)
+
+
 def test_outputs_are_told_apart_without_a_signature(built: Callable[[Scheme], bytes]) -> None:
     model = read(built(Float32()))
     model.signatureDefs = None
@@ -149,7 +251,7 @@ def test_outputs_are_told_apart_without_a_signature(built: Callable[[Scheme], by
 
 @pytest.mark.parametrize("length", [0, 3, 8, 100, 5000, -1])
 def test_a_truncated_file_is_unreadable(built: Callable[[Scheme], bytes], length: int) -> None:
-    for scheme in (StaticInt8(calibration_images=4), STATIC):
+    for scheme in (CONVERTED, STATIC):
         with pytest.raises(ArtifactUnreadable):
             audit(built(scheme)[:length])
 

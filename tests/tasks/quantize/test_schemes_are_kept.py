@@ -70,7 +70,9 @@ def variations(builder: Builder) -> Iterator[Scheme]:
     """The default, and each other value of each axis that the toolchain can make, one axis at a time."""
     default = default_of(builder)
     yield default
-    for axis in set(default.axes()) & set(VALUES):
+    # What comes from one float32 artifact shares the work of a transform; elsewhere one scheme stands for the others.
+    axes = set(default.axes()) - (set() if builder.from_float32 or builder.scheme is Float32 else {"transform"})
+    for axis in sorted(axes & set(VALUES)):
         for value in VALUES[axis]:
             scheme = replace(default, **{axis: value})
             if not refusals(builder, scheme):
@@ -100,6 +102,11 @@ def outputs(scheme: Scheme, data: bytes, pixels: np.ndarray) -> dict[str, np.nda
     return {"boxes": boxes, "scores": scores}
 
 
+def arithmetics_of(scheme: Scheme, layer: str) -> set[str]:
+    expected = expectation_of(scheme).of(layer)
+    return {expected.arithmetic, *expected.excused}
+
+
 def test_every_scheme_has_a_builder() -> None:
     from tasks.quantize.schemes import SCHEMES as BY_NAME
 
@@ -112,11 +119,10 @@ def test_kernels_compute_as_promised(scheme: Scheme, built: Callable[[Scheme], b
     kept = kept_layers(scheme.axes().get("keep_float", "none"), names, names)
     found = audit_of(scheme, built(scheme))
     check_audit(found, scheme, kept)
-    expected = expectation_of(scheme)
-    assert set(found.mac_share) - {FLOAT32_SMALL} == {expected.arithmetic} | ({"float32"} if kept else set()) - (
-        {"float32"} if kept == ("Conv2d_0",) and expected.arithmetic.startswith("dynamic") else set()
-    )
-    assert set(found.layers) == set(names)
+    for name in names:
+        allowed = {"float32"} if name in kept else arithmetics_of(scheme, name)
+        # Seen from an artifact alone, a small kernel in float beside dynamic ones is the converter's doing.
+        assert found.layers[name] in allowed | ({FLOAT32_SMALL} if name in kept else set())
     assert found.granularity == scheme.axes().get("granularity")
     assert found.input_type == scheme.axes().get("input_type", "float32")
     assert found.output_types == dict.fromkeys(("boxes", "scores"), scheme.axes().get("output_type", "float32"))
@@ -131,8 +137,7 @@ def test_scores_stay_near_those_of_the_float_detector(
     assert found["boxes"].shape == reference["boxes"].shape
     assert np.abs(found["scores"] - reference["scores"]).max() <= NEAR[type(scheme)]
     assert (
-        np.abs(found["boxes"] - reference["boxes"]).max()
-        <= 5 * NEAR[type(scheme)] * np.abs(reference["boxes"]).max()
+        np.abs(found["boxes"] - reference["boxes"]).max() <= 5 * NEAR[type(scheme)] * np.abs(reference["boxes"]).max()
     )
 
 

@@ -1,0 +1,156 @@
+"""The leaderboard as tables: a narrow one, a wide one, and one for documents."""
+
+from collections.abc import Sequence
+
+from orchestrator.cli.output import (
+    TABLE_WIDTH,
+    Column,
+    Row,
+    number_of,
+    print_line,
+    print_markdown,
+    print_rows,
+    text_of,
+)
+
+
+def print_leaderboard(rows: Sequence[Row], sweep: Row, wide: bool = False) -> None:
+    """Prints a leaderboard for people.
+
+    Args:
+        rows: What `results.queries.leaderboard` lists.
+        sweep: What `results.queries.find_sweep` finds: its name, evaluation set and budget.
+        wide: Whether to print all that matters instead of what fits 120 characters.
+    """
+    budget = "no budget"
+    if sweep["budget_metric"] is not None:
+        kind = " of the reference's" if sweep["budget_relative"] else ""
+        budget = f"budget: {sweep['budget_metric']} loss <= {sweep['budget_max_loss']:g}{kind}"
+    title = f"{sweep['sweep']}: {sweep['images']} images of {sweep['dataset']}, {budget}"
+    columns, width = (WIDE_LEADERBOARD, WIDE_WIDTH) if wide else (LEADERBOARD, TABLE_WIDTH)
+    print_rows(rows, columns, title=title, width=width)
+    for row in rows:
+        if row["status"] == "failed":
+            print_line(f"failed: {row['variant']}: {_failure(row)}")
+    if not wide and any(row["simulated"] for row in rows):
+        print_line(
+            f"{SIMULATED_MARK} simulated: no kernel makes use of such weights; the time is that without the transform"
+        )
+    hosts = {row["host"] for row in rows if row["host"]}
+    if len(hosts) > 1:
+        print_line(f"latencies come from {len(hosts)} hosts: each host is ranked by itself")
+    elif rows:
+        print_line(verdict(rows, sweep["budget_metric"] is not None))
+
+
+def print_for_documents(rows: Sequence[Row]) -> None:
+    """Prints a leaderboard as Markdown, in the order of the spec, which does not change from run to run.
+
+    Args:
+        rows: What `results.queries.leaderboard` lists.
+    """
+    ordered = sorted(rows, key=lambda row: row["position"])
+    print_markdown([row for row in ordered if row["status"] != "failed"], WIDE_LEADERBOARD)
+    failed = [row for row in ordered if row["status"] == "failed"]
+    if failed:
+        print_line("")
+        print_line("Failed:")
+        print_line("")
+    for row in failed:
+        print_line(f"- `{row['variant']}`: {_failure(row)}")
+
+
+def _failure(row: Row) -> str:
+    return f"{row['failure_reason']}: {row['failure_message']}"
+
+
+def verdict(rows: Sequence[Row], has_budget: bool) -> str:
+    """Names the best row and how sure that is.
+
+    Args:
+        rows: What `results.queries.leaderboard` lists, in its order.
+        has_budget: Whether the sweep has one.
+
+    Returns:
+        One or two lines.
+    """
+    timed = [row for row in rows if row["status"] == "done" and row["latency_ratio"] is not None]
+    within = [row for row in timed if row["feasible"] is not False]
+    if not within:
+        return "no variant is within the budget" if timed else "no variant has been measured yet"
+    best = within[0]
+    rivals = [row for row in within[1:] if row["latency_ratio_low"] <= best["latency_ratio_high"]]
+    label = "fastest within the budget" if has_budget else "fastest"
+    loss = "no reference to compare AP with" if best["ap_loss"] is None else f"AP loss {best['ap_loss']:+.3f}"
+    gain = f"{best['latency_ratio']:.2f} of float32's time, {loss}"
+    tie = f"; {len(rivals)} more as fast within their intervals" if rivals else ""
+    return f"{label}: {best['variant']}\n  {gain}{tie}"
+
+
+def _interval(low: float | None, high: float | None, form: str) -> str:
+    return "" if low is None or high is None else f" [{low:{form}},{high:{form}}]"
+
+
+def _loss(row: Row) -> str:
+    if row["ap_loss"] is None:
+        return "-"
+    return f"{row['ap_loss']:+.3f}" + _interval(row.get("ap_loss_low"), row.get("ap_loss_high"), "+.3f")
+
+
+def _short_loss(row: Row) -> str:
+    """The loss without the zeros before the points, which fits beside a long label."""
+    return _loss(row).replace("0.", ".")
+
+
+def _ratio(row: Row) -> str:
+    if row["latency_ratio"] is None:
+        return "-"
+    return f"{row['latency_ratio']:.2f}" + _interval(row["latency_ratio_low"], row["latency_ratio_high"], ".2f")
+
+
+def _status(row: Row) -> str:
+    if row["status"] != "done" or row["feasible"] is None:
+        return str(row["status"])
+    return "within" if row["feasible"] else "over"
+
+
+def _marked_status(row: Row) -> str:
+    return _status(row) + (SIMULATED_MARK if row["simulated"] else "")
+
+
+SIMULATED_MARK = "*"
+"""Stands behind the status of a simulated variant."""
+
+LEADERBOARD = (
+    text_of("variant"),
+    number_of("ap", "AP"),
+    number_of("ap50", "AP50"),
+    Column("loss [interval]", _short_loss, "right"),
+    number_of("latency_ms_p50", "ms", ".1f"),
+    number_of("latency_ratio", "ratio", ".2f"),
+    number_of("size_bytes", "MB", ".1f", 1e-6),
+    Column("status", _marked_status),
+)
+"""Columns of a leaderboard; they fit 120 characters beside a label of 63."""
+
+WIDE_LEADERBOARD = (
+    text_of("variant"),
+    number_of("ap", "AP"),
+    number_of("ap50", "AP50"),
+    number_of("ap_small", "AP small"),
+    number_of("ap_medium", "AP medium"),
+    number_of("ap_large", "AP large"),
+    Column("AP loss [interval]", _loss, "right"),
+    Column("latency ratio [interval]", _ratio, "right"),
+    number_of("latency_ms_p50", "ms", ".1f"),
+    number_of("size_bytes", "stored bytes", ".0f"),
+    number_of("compressed_bytes", "compressed bytes", ".0f"),
+    number_of("int8_mac_share", "int8 MACs", ".3f"),
+    number_of("quantized_mac_share", "quantized MACs", ".3f"),
+    Column("simulated", lambda row: "yes" if row["simulated"] else "no"),
+    Column("status", _status),
+)
+"""Columns of the wide leaderboard and of the one for documents."""
+
+WIDE_WIDTH = 240
+"""Characters of a line of the wide leaderboard."""

@@ -1,0 +1,186 @@
+"""One suite for both databases: what schema 0001 wrote is kept, and shown in the columns that were added since."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, MetaData, select
+
+from results import queries, schema
+from results.connect import MIGRATIONS, check_database, open_database, open_unchecked, upgrade_database
+from results.store import Store
+from tasks.types import Artifact
+from tests.results import samples
+
+DETECTOR, DATASET, HOST, SWEEP = "d" * 64, "e" * 64, "f" * 64, "5" * 64
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+# Label, axes as schema 0001 wrote them into `scheme_json`, and the share of multiply-accumulates by arithmetic.
+OLD = (
+    ("litert-float32-converter-t1", {"name": "float32", "toolchain": "converter"}, {"float32": 1.0}),
+    ("litert-float16-litert_quantizer-t1", {"name": "float16", "toolchain": "litert_quantizer"}, {"float16": 1.0}),
+    (
+        "litert-dynamic_int8-converter-per_channel-t1",
+        {"name": "dynamic_int8", "toolchain": "converter", "granularity": "per_channel"},
+        {"dynamic_int8": 0.75, "float32_small": 0.25},
+    ),
+    (
+        "litert-static_int8-litert_quantizer-per_tensor-cal32-seed7-t1",
+        {"name": "static_int8", "toolchain": "litert_quantizer", "granularity": "per_tensor", "calibration_images": 32,
+         "calibration_seed": 7},
+        {"int8": 1.0},
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture
+def old(url: str) -> Iterator[Engine]:
+    """A database of schema 0001 with one finished sweep."""
+    engine = open_unchecked(url, create=True)
+    with engine.begin() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.upgrade(config, "0001")
+        tables = MetaData()
+        tables.reflect(connection)
+        for table, row in rows_of_0001():
+            connection.execute(tables.tables[table].insert().values(row))
+    yield engine
+    engine.dispose()
+
+
+def rows_of_0001() -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "detectors", {"sha256": DETECTOR, "name": "old", "spec": {}, "parameters": 1, "macs": 2}
+    yield "datasets", {"fingerprint": DATASET, "name": "old set", "images": 80, "categories": {}, "annotations": "a"}
+    yield "hosts", {"fingerprint": HOST, "properties": {"cpu": "old"}}
+    for position, (label, scheme, shares) in enumerate(OLD):
+        yield from measurements_of_0001(position, shares)
+        yield "variants", {
+            "key": key(position), "detector_sha256": DETECTOR, "label": label, "runtime": "litert",
+            "scheme": scheme["name"], "toolchain": scheme["toolchain"], "granularity": scheme.get("granularity"),
+            "calibration_images": scheme.get("calibration_images"), "calibration_seed": scheme.get("calibration_seed"),
+            "threads": 1, "scheme_json": scheme, "settings_json": {"runtime": "litert", "threads": 1},
+        }  # fmt: skip
+    yield "sweeps", {
+        "key": SWEEP, "name": "old", "spec": "name: old", "detector_sha256": DETECTOR, "dataset_fingerprint": DATASET,
+        "provenance": {}, "budget_metric": "ap", "budget_max_loss": 0.15, "budget_relative": False,
+        "reference_variant_key": key(0), "artifacts_url": "./artifacts", "started_at": NOW, "resumed_at": NOW,
+    }  # fmt: skip
+    for position in range(len(OLD)):
+        yield "sweep_variants", {
+            "sweep_key": SWEEP, "variant_key": key(position), "position": position, "status": "done",
+            "request_key": key(position), "artifact_sha256": key(position), "accuracy_key": key(position),
+            "latency_key": key(position), "settled_at": NOW,
+        }  # fmt: skip
+
+
+def measurements_of_0001(position: int, shares: dict[str, float]) -> Iterator[tuple[str, dict[str, Any]]]:
+    audit = {
+        "mac_share": shares, "weight_share": {}, "granularity": None, "operators": {"CONV_2D": 34}, "macs": 2,
+        "input_type": "float32", "output_types": {"boxes": "float32", "scores": "float32"},
+    }  # fmt: skip
+    int8 = shares.get("int8", 0.0) + shares.get("dynamic_int8", 0.0)
+    yield "artifacts", {
+        "sha256": key(position), "format": "tflite", "size_bytes": 7, "compressed_bytes": 6,
+        "structure_sha256": key(position), "int8_mac_share": int8, "audit": audit,
+    }  # fmt: skip
+    yield "artifact_requests", {
+        "key": key(position), "detector_sha256": DETECTOR, "scheme": {}, "versions": {},
+        "artifact_sha256": key(position), "build_seconds": 1.0,
+    }  # fmt: skip
+    yield "accuracies", {
+        "key": key(position), "artifact_sha256": key(position), "dataset_fingerprint": DATASET,
+        **dict.fromkeys(schema.STATISTICS, 0.5 - position / 10), "images": 80, "detections": 9,
+        "detections_sha256": key(position), "scorer": "hotcoco", "settings": {},
+    }  # fmt: skip
+    yield "latencies", {
+        "key": key(position), "structure_sha256": key(position), "settings": {}, "host_fingerprint": HOST,
+        "latency_ms_p50": 1.0, "latency_ms_p90": 1.0, "latency_ms_p99": 1.0, "reference_ms_p50": 1.0,
+        "ratio": 1.0 - position / 10, "ratio_low": 0.5, "ratio_high": 1.0, "postprocessing_ms_p50": 1.0, "load_ms": 1.0,
+        "pairs": 2, "converged": True, "samples_ms": [[1.0, 1.0]], "conditions": {},
+    }  # fmt: skip
+
+
+def key(position: int) -> str:
+    return f"{position}" * 64
+
+
+def test_the_upgraded_schema_is_the_schema_of_the_code(old: Engine) -> None:
+    assert upgrade_database(old) == ("0001", schema.HEAD)
+    with old.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": schema.VERSION_TABLE, "compare_server_default": True}
+        )
+        assert compare_metadata(context, schema.tables) == []
+    assert check_database(old)["sweeps"] == 1
+
+
+def test_every_row_is_kept_as_it_was(old: Engine) -> None:
+    def content(columns: dict[str, list[str]]) -> dict[str, list[str]]:
+        tables = MetaData()
+        with old.connect() as connection:
+            tables.reflect(connection)
+            return {
+                name: sorted(
+                    json.dumps(list(row), default=str)
+                    for row in connection.execute(select(*(tables.tables[name].c[column] for column in columns[name])))
+                )
+                for name in columns
+            }
+
+    reflected = MetaData()
+    reflected.reflect(old)
+    columns = {name: table.c.keys() for name, table in reflected.tables.items() if name != schema.VERSION_TABLE}
+    before = content(columns)
+    assert len(before["variants"]) == len(OLD)
+    upgrade_database(old)
+    assert content(columns) == before
+
+
+def test_the_new_columns_say_what_0001_did(old: Engine) -> None:
+    upgrade_database(old)
+    rows = {row["scheme"]: row for row in queries.leaderboard(old)}
+    shown = ("transform", "weight_algorithm", "keep_float", "range_estimator", "symmetry", "input_type", "output_type")
+    found = {scheme: [row[axis] for axis in shown] for scheme, row in rows.items()}
+    assert found == {
+        "float32": ["none", None, None, None, None, None, None],
+        "float16": ["none", None, None, None, None, None, None],
+        "dynamic_int8": ["none", "min_max", "none", None, None, None, None],
+        "static_int8": ["none", "min_max", "none", "min_max", "asymmetric", "float32", "float32"],
+    }
+    assert {row["simulated"] for row in rows.values()} == {False}
+    assert (rows["static_int8"]["calibration_images"], rows["static_int8"]["calibration_seed"]) == (32, 7)
+    shares = {scheme: (row["int8_mac_share"], row["quantized_mac_share"]) for scheme, row in rows.items()}
+    assert shares == {
+        "float32": (0.0, 0.0), "float16": (0.0, 0.0), "dynamic_int8": (0.75, 0.75), "static_int8": (1.0, 1.0),
+    }  # fmt: skip
+
+
+def test_an_upgraded_leaderboard_ranks_as_before_and_has_no_intervals(old: Engine) -> None:
+    upgrade_database(old)
+    rows = queries.leaderboard(old)
+    assert [row["variant_key"][0] for row in rows] == ["1", "0", "3", "2"]
+    assert [row["feasible"] for row in rows] == [True, True, False, False]
+    assert {(row["ap_loss_low"], row["ap_loss_high"]) for row in rows} == {(None, None)}
+
+
+def test_an_old_artifact_is_found_with_an_audit_that_names_no_layers(old: Engine) -> None:
+    upgrade_database(old)
+    found = Store(old).artifact_of(key(3))
+    assert isinstance(found, Artifact)
+    assert (found.audit.mac_share, found.audit.layers, found.audit.codebook_size) == ({"int8": 1.0}, {}, 0)
+    shown = queries.show(old, key(3))
+    assert not any(name.startswith(("layers", "layer_count", "loss_interval")) for name in shown)
+
+
+def test_new_results_stand_beside_old_ones(url: str, old: Engine) -> None:
+    upgrade_database(old)
+    samples.fill(Store(open_database(url, create=False)))
+    assert [row["sweep"] for row in queries.sweeps(old)] == ["sample", "old"]
+    assert len(queries.leaderboard(old, "old")) == len(OLD)
