@@ -7,7 +7,7 @@ import typer
 
 from orchestrator.cli.layers import LAYERS, NO_LAYERS, subject
 from orchestrator.cli.leaderboard import LEADERBOARD, print_for_documents, print_leaderboard
-from orchestrator.cli.output import Column, number_of, print_line, print_rows, text_of
+from orchestrator.cli.output import Column, number_of, print_line, print_markdown, print_rows, text_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -126,6 +126,7 @@ def layers(
         str | None, typer.Option(help="Only this one: its name, or the start of its sha256; all if not given.")
     ] = None,
     scheme: Annotated[str | None, typer.Option(help="Only this one, such as static_int4; all if not given.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     db: Database = DEFAULT_DATABASE,
     as_json: AsJson = False,
 ) -> None:
@@ -142,7 +143,10 @@ def layers(
     `keep_float: most_sensitive_3` keeps its first three layers in float.
     """
     from results import queries
+    from tasks.errors import UserMistake
 
+    if markdown and as_json:
+        raise UserMistake("--markdown and --json are two forms of one table; choose one of them")
     rows = queries.layers(_open(db), detector, scheme)
     if as_json or not rows:
         print_rows(rows, (), as_json, empty=NO_LAYERS)
@@ -151,7 +155,11 @@ def layers(
         if number:
             print_line("")
         block = [row for row in rows if row["sensitivity_key"] == key]
-        print_rows(block, LAYERS, title=subject(block[0]))
+        if markdown:
+            print_line(f"{subject(block[0])}\n")
+            print_markdown(block, LAYERS)
+        else:
+            print_rows(block, LAYERS, title=subject(block[0]))
 
 
 @app.command()

@@ -7,8 +7,8 @@ import numpy as np
 _COARSE = 2.0 ** (-np.arange(21) / 4)
 """Shares of the greatest magnitude that the first pass of the search tries: 1 to 1/32."""
 
-_FINE = 2.0 ** (np.array([-3, -2, -1, 1, 2, 3]) / 16)
-"""What the second pass multiplies the best of them by: the steps between it and its neighbours."""
+_FINE = [2.0 ** (np.array([-3, -2, -1, 1, 2, 3]) / steps) for steps in (16, 64, 256)]
+"""What each further pass multiplies the best of them by: the steps between it and its neighbours."""
 
 _ITERATIONS = 50
 _TOLERANCE = 1e-5
@@ -44,9 +44,10 @@ def mse(weights: np.ndarray, bits: int) -> np.ndarray:
     best, least = greatest, np.full(len(weights), np.inf, np.float32)
     for share in _COARSE:
         best, least = _better(weights, bits, (greatest * share).astype(np.float32), best, least)
-    centre = best
-    for factor in _FINE:
-        best, least = _better(weights, bits, np.minimum(centre * factor, greatest).astype(np.float32), best, least)
+    for factors in _FINE:
+        centre = best
+        for factor in factors:
+            best, least = _better(weights, bits, np.minimum(centre * factor, greatest).astype(np.float32), best, least)
     return best
 
 

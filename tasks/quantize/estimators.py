@@ -10,7 +10,7 @@ import numpy as np
 from tasks.quantize.statistics import TensorStatistics
 
 FIXED = "fixed"
-"""The estimator that takes no statistics: ranges follow from the graph, see `tasks.quantize.ranges.fixed_ranges`."""
+"""The estimator that takes no statistics: ranges follow from the graph, see `tasks.quantize.ranges`."""
 
 SMOOTHING = 0.95
 """Share of the former range that a moving average keeps with each further image."""

@@ -44,9 +44,7 @@ def _operators(model: bytes) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...
     """(layer or empty, names of computed inputs, names of outputs) of each operator, in order of execution."""
     tree = read(model)
     graph, found = tree.subgraphs[0], kernels(tree)
-    layers = {
-        text(kernel.output.name): name for kernel, name in zip(found, layer_names(found), strict=False)
-    }
+    layers = {text(kernel.output.name): name for kernel, name in zip(found, layer_names(found), strict=False)}
     operators = []
     for operator in graph.operators:
         outputs = tuple(text(graph.tensors[int(index)].name) for index in operator.outputs)

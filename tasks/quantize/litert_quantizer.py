@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import QuantizationFailed
-from tasks.quantize.builders import BuildFunction, Builder, Material, register
+from tasks.quantize.builders import Builder, BuildFunction, Material, register
 from tasks.quantize.depthwise_scales import with_scale_of_each_channel
 from tasks.quantize.float_scopes import float_scopes
 from tasks.quantize.ranges import Ranges, ranges_for

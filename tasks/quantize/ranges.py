@@ -1,12 +1,14 @@
 """Ranges: what each activation of a float flatbuffer is quantized over, by the scheme's range estimator."""
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from tasks.errors import QuantizationFailed
 from tasks.quantize.estimators import FIXED, Grid, estimator_of
-from tasks.quantize.flatbuffer import constant, element_type, operator_name, read, text
+from tasks.quantize.flatbuffer import constant, operator_name, read, text
 from tasks.quantize.observe import activations
 from tasks.quantize.schemes import Scheme, StaticInt8x16
 from tasks.quantize.statistics import Statistics
@@ -18,8 +20,8 @@ INPUT_RANGE = (-1.0, 1.0)
 """What the detector is fed: pixels / 127.5 - 1."""
 
 LINEAR_RANGE = (-6.0, 6.0)
-"""Of outputs that nothing bounds, where ranges are fixed: the 6 of `RELU_RANGE` on both sides. Logits of 6 are scores of
-.0025 and .9975; box encodings of 6 are 0.6 of an anchor's side, or a factor of 3.3 in size."""
+"""Of outputs that nothing bounds, where ranges are fixed: the 6 of `RELU_RANGE` on both sides. Logits of -6 and 6 are
+scores of .0025 and .9975; box encodings of 6 are 0.6 of an anchor's side, or a factor of 3.3 in size."""
 
 RELU_RANGE = (0.0, 6.0)
 """Of outputs bounded below alone, where ranges are fixed: TOCO's `--default_ranges_min=0 --default_ranges_max=6`."""
@@ -57,33 +59,45 @@ def ranges_for(scheme: Scheme, model: bytes, statistics: Statistics | None) -> R
         QuantizationFailed: If the statistics are missing, or of another model.
     """
     axes = scheme.axes()
-    tree = read(model)
+    graph = _graph(model)
     if axes["range_estimator"] == FIXED:
-        return fixed_ranges(tree)
+        return dict(graph.fixed)
     if statistics is None:
         raise QuantizationFailed(f"{axes['range_estimator']} ranges need statistics of calibration images")
-    if statistics.tensors != tuple(activations(tree)):
+    if statistics.tensors != tuple(graph.wholes):
         raise QuantizationFailed("the statistics of activations are of another model")
     wide = isinstance(scheme, StaticInt8x16)
     grid = Grid(bits=16 if wide else 8, symmetric=wide or axes.get("symmetry") == "symmetric")
     estimate = estimator_of(axes["range_estimator"])
-    wholes = _wholes(tree)
-    ranges = {name: estimate(statistics.tensor(name), grid) for name in set(wholes.values())}
-    return {name: ranges[whole] for name, whole in wholes.items()}
+    ranges = {whole: estimate(statistics.tensor(whole), grid) for whole in set(graph.wholes.values())}
+    return {name: ranges[whole] for name, whole in graph.wholes.items()}
 
 
-def fixed_ranges(tree: Any) -> Ranges:
-    """Reads the range of each activation off the graph, without running it.
+@dataclass(frozen=True)
+class _Graph:
+    """What ranges need to know of a model."""
+
+    wholes: dict[str, str]
+    """For each activation, in order, the one of the same scale that holds the values of all."""
+
+    fixed: Ranges
+    """Range of each activation where no images are looked at."""
+
+
+@lru_cache(maxsize=2)
+def _graph(model: bytes) -> _Graph:
+    """Reads a model, which takes as long as estimating all ranges; many variants are made of one."""
+    tree = read(model)
+    wholes, own = _wholes(tree), _fixed_ranges(tree)
+    return _Graph(wholes, {name: own[whole] for name, whole in wholes.items()})
+
+
+def _fixed_ranges(tree: Any) -> Ranges:
+    """Reads the own range of each activation off the graph.
 
     What is known is used: the input's range, fused activation functions, logistic and constants that a minimum is taken
     with. The others get default ranges. Source: TOCO's "dummy-quantization", `--default_ranges_min` and
     `--default_ranges_max` (tensorflow/lite/toco/g3doc/cmdline_reference.md), which gives them to all arrays alike.
-
-    Args:
-        tree: The float flatbuffer, as `read` gives it.
-
-    Returns:
-        The ranges.
     """
     graph = tree.subgraphs[0]
     found = {int(index): INPUT_RANGE for index in graph.inputs}
@@ -91,8 +105,7 @@ def fixed_ranges(tree: Any) -> Ranges:
         inputs = [found[int(index)] for index in operator.inputs if int(index) in found]
         made = _fixed_range(tree, operator, inputs)
         found |= {int(index): made for index in operator.outputs}
-    by_name = {text(graph.tensors[index].name): made for index, made in found.items()}
-    return {name: by_name[whole] for name, whole in _wholes(tree).items()}
+    return {text(graph.tensors[index].name): made for index, made in found.items()}
 
 
 def _fixed_range(tree: Any, operator: Any, inputs: list[tuple[float, float]]) -> tuple[float, float]:
@@ -101,21 +114,20 @@ def _fixed_range(tree: Any, operator: Any, inputs: list[tuple[float, float]]) ->
     function = _fused_name(fused) if fused else name
     if function in _RANGES:
         return _RANGES[function]
-    if name not in _SAME_SCALE or not inputs:
+    if name not in _SAME_SCALE:
         return LINEAR_RANGE
     low, high = min(low for low, _ in inputs), max(high for _, high in inputs)
-    caps = [values for index in operator.inputs if (values := _constant(tree, index)) is not None]
-    return (low, float(max(values.max() for values in caps))) if name == "MINIMUM" and caps else (low, high)
+    return (low, _greatest_constant(tree, operator, high)) if name == "MINIMUM" else (low, high)
 
 
-def _constant(tree: Any, index: int) -> np.ndarray | None:
-    tensor = tree.subgraphs[0].tensors[index]
-    data = constant(tree, tensor)
-    return None if data is None or element_type(tensor) != "float32" else np.frombuffer(data, np.float32)
+def _greatest_constant(tree: Any, operator: Any, default: float) -> float:
+    tensors = [tree.subgraphs[0].tensors[index] for index in operator.inputs]
+    stored = [data for tensor in tensors if (data := constant(tree, tensor)) is not None]
+    return max((float(np.frombuffer(data, np.float32).max()) for data in stored), default=default)
 
 
 def _wholes(tree: Any) -> dict[str, str]:
-    """For each activation, the one of the same scale that holds the values of all: the last of the largest."""
+    """Finds the whole of each activation: the last of the largest of its scale."""
     graph = tree.subgraphs[0]
     names = {index: name for name, index in activations(tree).items()}
     places = {index: place for place, index in enumerate(names)}

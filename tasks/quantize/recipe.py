@@ -82,8 +82,8 @@ class _Widths:
     is_widened: bool = False
 
 
-# Depthwise weights, of which there are few, have 8 bits everywhere: the library's policy (its default_policy.py) lists 4
-# bits for full convolutions alone, and LiteRT has no dynamic kernel of theirs ("Type FLOAT32 with filter type INT4 not
+# Depthwise weights, of which there are few, have 8 bits everywhere: the library's policy (its default_policy.py) has 4
+# bits for full convolutions alone, and LiteRT has no dynamic kernel for them ("Type FLOAT32 with filter type INT4 not
 # currently supported", tensorflow/lite/kernels/depthwise_conv.cc).
 _WIDTHS: dict[type[Scheme], _Widths] = {
     WeightOnlyInt8: _Widths(8, 8, is_widened=True),
@@ -149,9 +149,7 @@ def add_recipe(quantizer: Any, recipe: Recipe, float_scopes: Sequence[str]) -> N
             quantizer.update_quantization_recipe(_EVERYTHING, end, _end(recipe, element_type))
     if float_scopes:
         scopes = f"^(?:{'|'.join(re.escape(scope) for scope in float_scopes)})$"
-        quantizer.update_quantization_recipe(
-            scopes, Operation.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
-        )
+        quantizer.update_quantization_recipe(scopes, Operation.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE)
 
 
 def _operation(recipe: Recipe, weight_bits: int) -> Any:

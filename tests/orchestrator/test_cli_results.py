@@ -164,6 +164,13 @@ def test_layers_are_listed_scheme_by_scheme_the_most_sensitive_first(database: P
     assert "did you mean static_int8 or static_int4?" in mistake("layers", "--scheme", "static_int5")
 
 
+def test_layers_can_be_printed_as_markdown(database: Path) -> None:
+    lines = run("layers", "--markdown").stdout.splitlines()
+    assert lines[2].startswith("| rank | layer | SQNR dB |")
+    assert lines[4].startswith("| 1 | ")
+    assert "choose one of them" in mistake("layers", "--markdown", "--json")
+
+
 def test_layers_without_ap_say_so(database: Path) -> None:
     layers = (replace(samples.LAYERS[0], ap=None, ap_loss=None),)
     store = Store(open_database(str(database)))

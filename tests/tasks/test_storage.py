@@ -1,9 +1,9 @@
-"""Artifacts are named by their content, there whole or not at all, and never read back changed."""
+"""Artifacts are named by their content, computed files by what they come from; whole, and never read back changed."""
 
 import os
 import resource
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,3 +157,71 @@ def test_any_bytes_come_back_as_they_were(tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.parametrize(("url", "local"), [("artifacts", True), ("/a/b", True), ("s3://a/b", False)])
 def test_urls_are_told_from_folders(url: str, local: bool) -> None:
     assert ArtifactStorage(url).is_local is local
+
+
+KEY = sha256_of(b"what it was computed from")
+
+
+def test_what_was_kept_is_recalled_by_its_key(storage: ArtifactStorage) -> None:
+    assert storage.recall(KEY, "statistics") is None
+    storage.keep(KEY, DATA, "statistics")
+    assert storage.recall(KEY, "statistics") == DATA
+    assert storage.recall(KEY, "other") is None
+    assert storage.recall(sha256_of(b"other"), "statistics") is None
+
+
+def test_kept_files_lie_apart_from_artifacts(folder: ArtifactStorage) -> None:
+    folder.keep(KEY, DATA, "statistics")
+    assert [str(path.relative_to(folder.url)) for path in files(folder.url)] == [f"computed/{KEY[:2]}/{KEY}.statistics"]
+    assert not folder.has(KEY, "statistics")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda stored: b"", lambda stored: stored[:-1], lambda stored: stored[:40], lambda stored: stored + b"\0",
+     lambda stored: stored[:-1] + b"!", lambda stored: b"0" * 64 + stored[64:]],
+    ids=["empty", "cut", "cut in its checksum", "long", "changed", "changed checksum"],
+)  # fmt: skip
+def test_damaged_files_count_as_absent_and_are_replaced(
+    storage: ArtifactStorage, damage: Callable[[bytes], bytes]
+) -> None:
+    storage.keep(KEY, DATA, "statistics")
+    location = f"{storage.url}/computed/{KEY[:2]}/{KEY}.statistics"
+    with fsspec.open(location, "rb") as file:
+        stored = file.read()
+    with fsspec.open(location, "wb") as file:
+        file.write(damage(stored))
+    assert storage.recall(KEY, "statistics") is None
+    storage.keep(KEY, DATA, "statistics")
+    assert storage.recall(KEY, "statistics") == DATA
+
+
+def test_a_file_that_cannot_be_kept_leaves_nothing(folder: ArtifactStorage) -> None:
+    with full_disk(len(DATA) // 2), pytest.raises(OSError, match="File too large"):
+        folder.keep(KEY, DATA, "statistics")
+    assert folder.recall(KEY, "statistics") is None
+    assert files(folder.url) == []
+
+
+def test_several_keep_the_same_while_others_read(folder: ArtifactStorage) -> None:
+    contents = [bytes([number]) * 500_000 for number in range(4)]
+
+    def read(data: bytes) -> bytes:
+        while (found := folder.recall(sha256_of(data), "bin")) is None:
+            pass
+        return found
+
+    with ThreadPoolExecutor(4) as readers, ThreadPoolExecutor(4) as writers:
+        read_back = [readers.submit(read, data) for data in contents]
+        written = [writers.submit(folder.keep, sha256_of(data), data, "bin") for data in contents for _ in range(3)]
+        for future in written:
+            future.result(timeout=60)
+        assert [future.result(timeout=60) for future in read_back] == contents
+
+
+@given(data=st.binary())
+def test_any_bytes_are_recalled_as_they_were(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    for url in (str(tmp_path_factory.getbasetemp() / "kept"), "memory://kept"):
+        storage = ArtifactStorage(url)
+        storage.keep(KEY, data, "bin")
+        assert storage.recall(KEY, "bin") == data

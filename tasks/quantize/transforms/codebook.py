@@ -86,7 +86,7 @@ def _split(sums: _Sums, size: int) -> np.ndarray:
 
 
 def _best(cells: np.ndarray, sums: _Sums, size: int) -> np.ndarray:
-    """Joins cells to the clusters of least error: (size + 1,) positions."""
+    """Joins cells to at most `size` clusters of least error: their starts, and the number of points."""
     last = len(cells) - 1
     # errors[j]: of the first j cells in as many clusters as rows were made; froms: where the last of them starts.
     errors = np.concatenate([[0.0], sums.error(cells[0], cells[1:])])
@@ -97,7 +97,8 @@ def _best(cells: np.ndarray, sums: _Sums, size: int) -> np.ndarray:
     ends = [last]
     for start in reversed(froms):
         ends.append(int(start[ends[-1]]))
-    return cells[[0, *reversed(ends)]]
+    # A cluster that gains nothing may have been left without cells.
+    return np.unique(cells[[0, *reversed(ends)]])
 
 
 def _row(errors: np.ndarray, cells: np.ndarray, sums: _Sums) -> tuple[np.ndarray, np.ndarray]:

@@ -16,9 +16,9 @@ _NOTHING = 1 / (127 * GREATEST_SCALE)
 """Share of its tensor's range below which a channel's weights count as zero: no allowed scale would lift them to one
 step of 8 bits, and what was never trained would only take the activations' range from the others."""
 
-_ROUNDS = 40
-_TOLERANCE = 1e-3
-"""Rounds end when no channel is rescaled by more than this share of itself."""
+_ROUNDS = 300
+_TOLERANCE = 5e-3
+"""Rounds end when none rescales any channel by more than this share of itself."""
 
 
 def equalized(detector: Detector, name: str = "equalized") -> Detector:
@@ -75,16 +75,18 @@ def equalized_fused(detector: Detector, name: str = "equalized_fused") -> Detect
 def _scales(detector: Detector, least: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Finds s of each layer's output channels, (channels,) float64, not below `least`; s = 1 where that is inf."""
     readers = _readers(detector)
+    # Scales belong to channels, so that of each kernel's positions the widest alone counts.
+    widest = {layer.name: np.abs(_weights(detector, layer)).max(axis=(0, 1)) for layer in layers(detector.spec)}
     scales = {layer.name: np.ones(layer.out_channels) for layer in _inner(detector)}
     for _ in range(_ROUNDS):
         change = 0.0
         for layer in _inner(detector):
-            written = _shares(_out_ranges(detector, layer, scales))
-            read = np.max([_shares(_in_ranges(detector, reader, scales)) for reader in readers[layer.name]], axis=0)
-            wanted = scales[layer.name] * np.sqrt(_ratio(written, read))
-            floor = least[layer.name]
-            found = np.clip(wanted, np.maximum(floor, 1 / GREATEST_SCALE), GREATEST_SCALE)
-            found = np.where(np.isinf(floor), 1.0, found)
+            own = _scaled(widest[layer.name], layer, scales)
+            written = _shares(own.max(axis=1 if layer.kind == "depthwise" else 0))
+            read = [_shares(_scaled(widest[each.name], each, scales).max(axis=1)) for each in readers[layer.name]]
+            wanted = scales[layer.name] * np.sqrt(_ratio(written, np.max(read, axis=0)))
+            found = np.clip(wanted, np.maximum(least[layer.name], 1 / GREATEST_SCALE), GREATEST_SCALE)
+            found[np.isinf(least[layer.name])] = 1.0
             change = max(change, float(np.abs(found / scales[layer.name] - 1).max()))
             scales[layer.name] = found
         if change < _TOLERANCE:
@@ -102,33 +104,20 @@ def _shares(ranges: np.ndarray) -> np.ndarray:
     return ranges / greatest if greatest > 0 else ranges
 
 
-def _out_ranges(detector: Detector, layer: Layer, scales: dict[str, np.ndarray]) -> np.ndarray:
-    """Greatest |weight| of each output channel under the scales of both sides."""
-    weights = _scaled(detector, layer, scales)
-    return np.abs(weights).max(axis=(0, 1, 3) if layer.kind == "depthwise" else (0, 1, 2))
-
-
-def _in_ranges(detector: Detector, layer: Layer, scales: dict[str, np.ndarray]) -> np.ndarray:
-    """Greatest |weight| on each input channel under the scales of both sides."""
-    return np.abs(_scaled(detector, layer, scales)).max(axis=(0, 1, 3))
-
-
-def _scaled(detector: Detector, layer: Layer, scales: dict[str, np.ndarray]) -> np.ndarray:
-    """Weights as they are under scales of input and output channels."""
-    weights = detector.tensors[f"{layer.name}/weights"].astype(np.float64)
+def _scaled(weights: np.ndarray, layer: Layer, scales: dict[str, np.ndarray]) -> np.ndarray:
+    """Weights (..., in, out) of a layer, or (..., channels, 1), under the scales of what it reads and writes."""
     if layer.source in scales:
         weights = weights * scales[layer.source][:, None]
     if layer.name in scales:
         weights = weights / (scales[layer.name][:, None] if layer.kind == "depthwise" else scales[layer.name])
-    scaled: np.ndarray = weights
-    return scaled
+    return weights
 
 
 def _rescaled(detector: Detector, scales: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Tensors with weights and biases under the scales, and all others as they are."""
     changed = {}
     for layer in layers(detector.spec):
-        changed[f"{layer.name}/weights"] = _scaled(detector, layer, scales)
+        changed[f"{layer.name}/weights"] = _scaled(_weights(detector, layer), layer, scales)
         if layer.name in scales:
             changed[f"{layer.name}/bias"] = detector.tensors[f"{layer.name}/bias"] / scales[layer.name]
     return detector.tensors | {key: value.astype(np.float32) for key, value in changed.items()}
@@ -139,7 +128,7 @@ def _bounds(detector: Detector) -> dict[str, np.ndarray]:
     bounds: dict[str, np.ndarray] = {}
     table = {layer.name: layer for layer in layers(detector.spec)}
     for layer in _inner(detector):
-        weights = detector.tensors[f"{layer.name}/weights"].astype(np.float64)
+        weights = _weights(detector, layer)
         if layer.source == "image":
             greatest = np.abs(weights)
         else:
@@ -149,6 +138,10 @@ def _bounds(detector: Detector) -> dict[str, np.ndarray]:
         axes = (0, 1, 3) if layer.kind == "depthwise" else (0, 1, 2)
         bounds[layer.name] = greatest.sum(axis=axes) + detector.tensors[f"{layer.name}/bias"]
     return bounds
+
+
+def _weights(detector: Detector, layer: Layer) -> np.ndarray:
+    return detector.tensors[f"{layer.name}/weights"].astype(np.float64)
 
 
 def _cap(detector: Detector, layer: Layer) -> np.ndarray:

@@ -1,80 +1,102 @@
 """Failures have a name and one line."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tasks.detector.weights import Detector
 from tasks.errors import QuantizationFailed, UnsupportedScheme
 from tasks.quantize import builders
-from tasks.quantize.artifact import build_artifact, calibrate, toolchain_versions
+from tasks.quantize.artifact import build_artifact, make, source_of, toolchain_versions
 from tasks.quantize.builders import builder_of
-from tasks.quantize.schemes import Float16, Float32, StaticInt8
+from tasks.quantize.schemes import BFloat16, DynamicInt8, Float16, Float32, Scheme, StaticInt8
+from tasks.quantize.statistics import Statistics
 from tasks.storage import ArtifactStorage
+from tests.tasks.quantize.test_schemes_are_kept import PLAIN, name_of
 
 
-def failing(error: Exception) -> Any:
+def fail_with(error: Exception, patch: pytest.MonkeyPatch) -> None:
     def build(*_: Any) -> bytes:
         raise error
 
-    return build
+    broken = replace(builder_of(Float16()), build=build)
+    patch.setattr(builders, "_BUILDERS", builders._BUILDERS | {(Float16, "converter"): broken})
 
 
 def test_an_error_of_a_toolchain_becomes_a_failure_with_its_first_line(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = RuntimeError("\nerror: cannot legalize\n<a page of MLIR>")
-    broken = replace(builder_of(Float16()), build=failing(error))
-    monkeypatch.setitem(builders._BUILDERS, (Float16, "converter"), broken)
+    fail_with(error, monkeypatch)
     with pytest.raises(QuantizationFailed) as caught:
-        build_artifact(detector, Float16(), None, ArtifactStorage(str(tmp_path)))
+        build_artifact(detector, Float16(), ArtifactStorage(str(tmp_path)))
     assert str(caught.value) == "converter failed: RuntimeError: error: cannot legalize"
     assert caught.value.__cause__ is error
 
 
-def test_running_out_of_memory_is_no_failure_of_the_scheme(
-    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(
-        builders._BUILDERS, (Float16, "converter"), replace(builder_of(Float16()), build=failing(MemoryError()))
-    )
+def test_running_out_of_memory_is_no_failure_of_the_scheme(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(MemoryError(), monkeypatch)
     with pytest.raises(MemoryError):
-        build_artifact(detector, Float16(), None, ArtifactStorage(str(tmp_path)))
+        make(detector, Float16())
 
 
-def test_a_scheme_that_a_toolchain_cannot_make_is_unsupported(detector: Detector, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedScheme, match="float32 cannot be made by the toolchain litert_quantizer"):
-        build_artifact(detector, Float32("litert_quantizer"), None, ArtifactStorage(str(tmp_path)))
+@pytest.mark.parametrize(
+    ("scheme", "choices"),
+    [
+        (Float32(toolchain="litert_quantizer"), "converter, keras"),
+        (BFloat16(toolchain="converter"), "keras"),
+        (StaticInt8(toolchain="keras"), "converter, litert_quantizer"),
+    ],
+)
+def test_a_scheme_that_a_toolchain_cannot_make_is_unsupported(detector: Detector, scheme: Scheme, choices: str) -> None:
+    said = f"{scheme.name} cannot be made by the toolchain {scheme.toolchain}; choices: {choices}$"
+    with pytest.raises(UnsupportedScheme, match=said):
+        make(detector, scheme)
 
 
-def test_a_static_scheme_needs_its_calibration(detector: Detector, tmp_path: Path) -> None:
-    with pytest.raises(QuantizationFailed, match="static_int8 needs a calibration"):
-        build_artifact(detector, StaticInt8(), None, ArtifactStorage(str(tmp_path)))
+def test_what_is_missing_is_named(detector: Detector, source: Callable[..., bytes]) -> None:
+    with pytest.raises(
+        QuantizationFailed, match="needs the float32 artifact and statistics of calibration images, and"
+    ):
+        make(detector, StaticInt8())
+    with pytest.raises(QuantizationFailed, match="needs statistics of calibration images, and none was given"):
+        make(detector, StaticInt8(), source())
+    with pytest.raises(QuantizationFailed, match="needs a ranking of the layers, and none was given"):
+        make(detector, DynamicInt8(toolchain="litert_quantizer", keep_float="most_sensitive_3"), source())
 
 
-def test_a_scheme_without_ranges_cannot_be_calibrated(detector: Detector, pixels: np.ndarray) -> None:
-    with pytest.raises(UnsupportedScheme, match="float16 of the toolchain converter needs no calibration"):
-        calibrate(detector, Float16(), pixels, (2,))
+def test_layers_that_the_detector_does_not_have_cannot_be_kept(
+    detector: Detector, source: Callable[..., bytes], statistics: Callable[..., Statistics]
+) -> None:
+    with pytest.raises(UnsupportedScheme, match="keep_float 'Mixed_5b' matches no layer"):
+        make(detector, StaticInt8(keep_float="Mixed_5b"), source(), statistics(4))
 
 
-def test_a_calibration_that_fails_has_one_line(detector: Detector, pixels: np.ndarray) -> None:
-    with pytest.raises(QuantizationFailed, match="converter failed: ValueError: the sample sizes are"):
-        calibrate(detector, StaticInt8(), pixels, (len(pixels) + 1,))
+def test_statistics_of_another_model_are_refused(
+    detector: Detector, source: Callable[..., bytes], statistics: Callable[..., Statistics]
+) -> None:
+    other = replace(statistics(4), tensors=tuple(f"other {name}" for name in statistics(4).tensors))
+    toolchains: list[dict[str, Any]] = [{"toolchain": "converter"}, {"toolchain": "litert_quantizer"}]
+    for toolchain in toolchains:
+        with pytest.raises(QuantizationFailed):
+            make(detector, replace(StaticInt8(), **toolchain), source(), other)
 
 
-def test_both_toolchains_calibrate_alike(detector: Detector, pixels: np.ndarray) -> None:
-    ours, theirs = (calibrate(detector, StaticInt8(name), pixels, (2, 4)) for name in ("converter", "litert_quantizer"))
-    assert ours == theirs
+@pytest.mark.parametrize("scheme", PLAIN, ids=name_of)
+def test_versions_name_what_decides_about_the_bytes(scheme: Scheme) -> None:
+    versions = toolchain_versions(scheme)
+    assert versions["tensorflow"].startswith("2.")
+    assert ("litert-quantizer" in versions) == (scheme.toolchain == "litert_quantizer")
 
 
-def test_versions_name_every_package_of_every_builder() -> None:
-    for builder in builders.builders():
-        versions = toolchain_versions(builder)
-        assert versions["tensorflow"].startswith("2.")
-        assert ("litert-quantizer" in versions) == (builder.toolchain == "litert_quantizer")
+@pytest.mark.parametrize("scheme", PLAIN, ids=name_of)
+def test_what_starts_from_the_float_artifact_starts_from_that_of_its_transform(scheme: Scheme) -> None:
+    started = source_of(replace(scheme, transform="equalized"))
+    needs_source = scheme.toolchain == "litert_quantizer" or scheme.is_calibrated
+    assert started == (Float32(transform="equalized") if needs_source else None)
 
 
 def test_finding_builders_loads_no_framework() -> None:
@@ -84,7 +106,7 @@ def test_finding_builders_loads_no_framework() -> None:
     code = (
         "import sys; from tasks.quantize.artifact import toolchain_versions;"
         "from tasks.quantize.builders import builders;"
-        "[toolchain_versions(builder) for builder in builders()];"
+        "[toolchain_versions(item.scheme(toolchain=item.toolchain)) for item in builders()];"
         "assert not {'tensorflow', 'tf_keras', 'litert_quantizer', 'ai_edge_litert'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,7 +14,7 @@ from tasks.errors import ArtifactUnreadable, AuditMismatch
 from tasks.quantize import builders
 from tasks.quantize.artifact import build_artifact
 from tasks.quantize.audit import audit, check_audit
-from tasks.quantize.builders import Material, builder_of
+from tasks.quantize.builders import builder_of
 from tasks.quantize.flatbuffer import read, scales, write
 from tasks.quantize.kernels import kernels
 from tasks.quantize.ranges import Ranges, ranges_for
@@ -42,30 +42,25 @@ DYNAMIC = DynamicInt8(toolchain="litert_quantizer")
 
 
 class Broken:
-    """Builds a scheme with a builder that does something else, and gives what the audit says."""
+    """Puts a builder that gives something else in the place of a scheme's own, and builds the scheme."""
 
-    def __init__(self, detector: Detector, source: bytes, statistics: Statistics, folder: Path, patch: Any) -> None:
-        self.detector, self.source, self.statistics, self.folder, self.patch = (
-            detector, source, statistics, folder, patch,
-        )  # fmt: skip
+    def __init__(self, detector: Detector, source: bytes, statistics: Statistics, folder: Path) -> None:
+        self.detector, self.source, self.statistics = detector, source, statistics
+        self.storage = ArtifactStorage(str(folder))
+        self.ranking = [layer.name for layer in layers(detector.spec)]
 
-    def build(self, scheme: Scheme, builds: Callable[[Material, Any], bytes]) -> None:
-        broken = replace(builder_of(scheme), build=builds)
-        self.patch.setitem(builders._BUILDERS, (type(scheme), scheme.toolchain), broken)
-        ranking = [layer.name for layer in layers(self.detector.spec)]
-        storage = ArtifactStorage(str(self.folder))
-        build_artifact(self.detector, scheme, storage, self.source, self.statistics, ranking)
+    def build(self, scheme: Scheme, data: bytes) -> None:
+        broken = replace(builder_of(scheme), build=lambda *_: data)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(builders._BUILDERS, (type(scheme), scheme.toolchain), broken)
+            build_artifact(self.detector, scheme, self.storage, self.source, self.statistics, self.ranking)
 
 
 @pytest.fixture
 def broken(
-    detector: Detector,
-    source: Callable[..., bytes],
-    statistics: Callable[..., Statistics],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    detector: Detector, source: Callable[..., bytes], statistics: Callable[..., Statistics], tmp_path: Path
 ) -> Broken:
-    return Broken(detector, source(), statistics(4), tmp_path, monkeypatch)
+    return Broken(detector, source(), statistics(4), tmp_path)
 
 
 @pytest.mark.parametrize("scheme", [CONVERTED, STATIC, DYNAMIC, DynamicInt8()], ids=name_of)
@@ -73,21 +68,21 @@ def test_a_float_model_in_place_of_a_quantized_one_is_no_artifact(
     scheme: Scheme, broken: Broken, tmp_path: Path
 ) -> None:
     with pytest.raises(AuditMismatch, match=r"100.00% of its multiply-accumulates are float32, not (dynamic_)?int8"):
-        broken.build(scheme, lambda *_: broken.source)
+        broken.build(scheme, broken.source)
     assert not list(tmp_path.iterdir())
 
 
 def test_one_head_left_in_float_is_caught_and_named(broken: Broken, built: Callable[[Scheme], bytes]) -> None:
     with pytest.raises(AuditMismatch, match=r"% of its multiply-accumulates are float32, .*\(BoxPredictor_0_scores\)"):
-        broken.build(CONVERTED, lambda *_: built(replace(CONVERTED, keep_float="BoxPredictor_0_scores")))
+        broken.build(CONVERTED, built(replace(CONVERTED, keep_float="BoxPredictor_0_scores")))
 
 
 @pytest.mark.parametrize("scheme", [CONVERTED, STATIC, DYNAMIC, DynamicInt8()], ids=name_of)
 def test_the_wrong_granularity_is_caught(scheme: Any, broken: Broken, built: Callable[[Scheme], bytes]) -> None:
     with pytest.raises(AuditMismatch, match="its granularity is per_tensor, not per_channel"):
-        broken.build(scheme, lambda *_: built(replace(scheme, granularity="per_tensor")))
+        broken.build(scheme, built(replace(scheme, granularity="per_tensor")))
     with pytest.raises(AuditMismatch, match="its granularity is per_channel, not per_tensor"):
-        broken.build(replace(scheme, granularity="per_tensor"), lambda *_: built(scheme))
+        broken.build(replace(scheme, granularity="per_tensor"), built(scheme))
 
 
 @pytest.mark.parametrize("end", ["input", "output"])
@@ -95,35 +90,32 @@ def test_the_wrong_element_type_of_an_end_is_caught(end: str, broken: Broken, bu
     integer: dict[str, Any] = {f"{end}_type": "uint8"}
     what = {"input": "the input is {}, not {}", "output": "boxes is {}, not {}; scores is {}, not {}"}[end]
     with pytest.raises(AuditMismatch, match=what.format(*["uint8", "float32"] * 2)):
-        broken.build(CONVERTED, lambda *_: built(replace(CONVERTED, **integer)))
+        broken.build(CONVERTED, built(replace(CONVERTED, **integer)))
     with pytest.raises(AuditMismatch, match=what.format(*["float32", "uint8"] * 2)):
-        broken.build(replace(CONVERTED, **integer), lambda *_: built(CONVERTED))
+        broken.build(replace(CONVERTED, **integer), built(CONVERTED))
 
 
 def test_a_kept_layer_that_was_quantized_is_named(broken: Broken, built: Callable[[Scheme], bytes]) -> None:
     wanted = replace(CONVERTED, keep_float="Conv2d_0|Extra_0_1x1")
-    with pytest.raises(AuditMismatch, match=": Extra_0_1x1: int8 arithmetic, not float32$"):
-        broken.build(wanted, lambda *_: built(replace(CONVERTED, keep_float="Conv2d_0")))
+    with pytest.raises(AuditMismatch, match=r": Extra_0_1x1: int8 arithmetic, not float32$"):
+        broken.build(wanted, built(replace(CONVERTED, keep_float="Conv2d_0")))
 
 
 def test_layers_in_float_that_were_not_to_be_kept_are_named(broken: Broken, built: Callable[[Scheme], bytes]) -> None:
     wanted, made = replace(CONVERTED, keep_float="Conv2d_0"), replace(CONVERTED, keep_float="most_sensitive_6")
     named = "Conv2d_1_depthwise, Conv2d_1_pointwise, Conv2d_2_depthwise and 2 more"
     with pytest.raises(AuditMismatch, match=f": {named}: float32 arithmetic, not int8$"):
-        broken.build(wanted, lambda *_: built(made))
+        broken.build(wanted, built(made))
 
 
 def test_layers_whose_names_are_lost_are_not_taken_for_kept(broken: Broken, built: Callable[[Scheme], bytes]) -> None:
     wanted = replace(CONVERTED, keep_float="Conv2d_0")
 
-    def nameless(*_: Any) -> bytes:
-        model = read(built(wanted))
-        for number, tensor in enumerate(model.subgraphs[0].tensors):
-            tensor.name = f"tensor {number}"
-        return write(model)
-
+    model = read(built(wanted))
+    for number, tensor in enumerate(model.subgraphs[0].tensors):
+        tensor.name = f"tensor {number}"
     with pytest.raises(AuditMismatch, match="have lost the names of layers, so that nothing shows that Conv2d_0"):
-        broken.build(wanted, nameless)
+        broken.build(wanted, write(model))
 
 
 @pytest.mark.parametrize("scheme", [CONVERTED, STATIC], ids=name_of)
@@ -132,7 +124,7 @@ def test_asymmetric_activations_are_not_symmetric_ones(
 ) -> None:
     wanted = replace(STATIC, symmetry="symmetric")
     with pytest.raises(AuditMismatch, match="its activations have zero points other than 0"):
-        broken.build(wanted, lambda *_: built(scheme))
+        broken.build(wanted, built(scheme))
 
 
 @pytest.mark.parametrize("transform", ["clustered_4", "binary"])
@@ -142,7 +134,7 @@ def test_a_transform_that_was_not_done_is_caught(
 ) -> None:
     left = {"clustered_4": 4, "binary": 2}[transform]
     with pytest.raises(AuditMismatch, match=rf"a channel has \d\d+ distinct weights, where {transform} leaves {left}"):
-        broken.build(replace(scheme, transform=transform), lambda *_: built(scheme))
+        broken.build(replace(scheme, transform=transform), built(scheme))
 
 
 CLAIMED = [
@@ -155,15 +147,17 @@ CLAIMED = [
 def test_a_scheme_is_not_taken_for_another(claimed: Scheme, built: Callable[[Scheme], bytes]) -> None:
     for scheme in PLAIN:
         if type(scheme) is not type(claimed):
-            with pytest.raises(AuditMismatch, match=f"not {claimed.name}: .* of its multiply-accumulates are"):
+            with pytest.raises(
+                AuditMismatch, match=f"not {claimed.name}: .*(multiply-accumulates are|arithmetic, not)"
+            ):
                 check_audit(audit_of(scheme, built(scheme)), claimed)
 
 
 def test_weights_in_half_precision_are_not_half_precision_arithmetic(built: Callable[[Scheme], bytes]) -> None:
     of_keras = Float16(toolchain="keras")
-    with pytest.raises(AuditMismatch, match="100.00% of its weights are float16, not float32"):
+    with pytest.raises(AuditMismatch, match=r"100.00% of its weights are float16, not float32"):
         check_audit(audit_of(Float16(), built(Float16())), of_keras)
-    with pytest.raises(AuditMismatch, match="100.00% of its weights are float32, not float16"):
+    with pytest.raises(AuditMismatch, match=r"100.00% of its weights are float32, not float16"):
         check_audit(audit_of(of_keras, built(of_keras)), Float16())
 
 
@@ -198,13 +192,11 @@ def library_statistics(ranges: Ranges) -> dict[str, dict[str, np.ndarray]]:
 def test_algorithms_that_quietly_leave_convolutions_float_are_caught(
     broken: Broken, algorithm: str, scheme: Scheme
 ) -> None:
-    def by_the_library(material: Material, _: Any) -> bytes:
-        quantizer = quantizer_of(broken.source, algorithm, dynamic=scheme is DYNAMIC)
-        ranges = library_statistics(ranges_for(STATIC, broken.source, broken.statistics))
-        return bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
-
+    quantizer = quantizer_of(broken.source, algorithm, dynamic=scheme is DYNAMIC)
+    ranges = library_statistics(ranges_for(STATIC, broken.source, broken.statistics))
+    result = bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
     with pytest.raises(AuditMismatch, match=r"100.00% of its multiply-accumulates are float32"):
-        broken.build(scheme, by_the_library)
+        broken.build(scheme, result)
 
 
 @pytest.mark.parametrize("algorithm", ["gptq", "oscar"])

@@ -37,7 +37,7 @@ def plain_conversion(detector: Detector, pixels: np.ndarray, scheme: Any, operat
 
 
 def tensorflow_statistics(model: bytes, pixels: np.ndarray) -> Statistics:
-    """The least and greatest values that TensorFlow's own calibrator finds, which differ from ours in the last digit."""
+    """The least and greatest values that TensorFlow's own calibrator finds; ours differ in the last digit."""
     from tensorflow.lite.python.optimize.calibrator import Calibrator
 
     # The wrapper reads the model from the calibrator's bytes, so the calibrator has to outlive it.

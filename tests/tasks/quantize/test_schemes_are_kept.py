@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,9 @@ NEAR: dict[type[Scheme], float] = {
 
 
 def default_of(builder: Builder) -> Scheme:
-    scheme = builder.scheme(toolchain=builder.toolchain)  # type: ignore[arg-type]
-    return replace(scheme, calibration_images=4) if scheme.is_calibrated else scheme
+    scheme: Any = builder.scheme(toolchain=builder.toolchain)  # type: ignore[arg-type]
+    found: Scheme = replace(scheme, calibration_images=4) if scheme.is_calibrated else scheme
+    return found
 
 
 def variations(builder: Builder) -> Iterator[Scheme]:
@@ -74,7 +76,8 @@ def variations(builder: Builder) -> Iterator[Scheme]:
     axes = set(default.axes()) - (set() if builder.from_float32 or builder.scheme is Float32 else {"transform"})
     for axis in sorted(axes & set(VALUES)):
         for value in VALUES[axis]:
-            scheme = replace(default, **{axis: value})
+            change: dict[str, Any] = {axis: value}
+            scheme = replace(default, **change)
             if not refusals(builder, scheme):
                 yield scheme
 
@@ -91,6 +94,7 @@ every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=name_of)
 every_builder = pytest.mark.parametrize("scheme", PLAIN, ids=name_of)
 
 
+@cache
 def audit_of(scheme: Scheme, data: bytes) -> Audit:
     return format_of(builder_of(scheme).format).audit(data)
 

@@ -1,38 +1,103 @@
 """The structure of an artifact is what its latency depends on, and nothing else."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tasks.quantize.artifact import make
 from tasks.quantize.builders import builder_of
 from tasks.quantize.flatbuffer import element_type, read, write
-from tasks.quantize.ranges import Ranges, calibrate
-from tasks.quantize.schemes import Float32, Scheme, StaticInt8
+from tasks.quantize.formats.base import format_of
+from tasks.quantize.observe import observe
+from tasks.quantize.schemes import (
+    DynamicInt4,
+    Float32,
+    Scheme,
+    StaticInt4,
+    StaticInt8,
+    StaticInt8x16,
+    WeightOnlyInt4,
+)
+from tasks.quantize.statistics import merge
 from tasks.quantize.structure import structure_sha256
 from tests.tasks.quantize.conftest import small_detector
-from tests.tasks.quantize.test_schemes_are_kept import SCHEMES
+from tests.tasks.quantize.test_schemes_are_kept import PLAIN, name_of
 
-TOOLCHAINS = ("converter", "litert_quantizer")
+LIBRARY: Any = "litert_quantizer"
+CALIBRATED: list[Any] = [
+    StaticInt8(calibration_images=4),
+    StaticInt8x16(calibration_images=4),
+    StaticInt8(toolchain=LIBRARY, calibration_images=4),
+    StaticInt4(calibration_images=4),
+    StaticInt8x16(toolchain=LIBRARY, calibration_images=4),
+]
+FOUR_BITS: list[Any] = [DynamicInt4(), WeightOnlyInt4(), StaticInt4(calibration_images=4)]
+"""Where clipping weights pays, so that each algorithm chooses a range of its own."""
 
 
-@pytest.mark.parametrize("toolchain", TOOLCHAINS)
-def test_calibration_is_no_part_of_it(toolchain: Any, built: Callable[[Scheme], bytes]) -> None:
-    few, many = (built(StaticInt8(toolchain, calibration_images=size)) for size in (2, 4))
+@pytest.mark.parametrize("scheme", CALIBRATED, ids=name_of)
+def test_calibration_is_no_part_of_it(scheme: Any, built: Callable[[Scheme], bytes]) -> None:
+    few, many = built(replace(scheme, calibration_images=2)), built(scheme)
     assert few != many
     assert structure_sha256(few) == structure_sha256(many)
 
 
-@pytest.mark.parametrize("toolchain", TOOLCHAINS)
-def test_weights_are_no_part_of_it(toolchain: Any, built: Callable[[Scheme], bytes], pixels: np.ndarray) -> None:
-    other, scheme = small_detector(seed=5), StaticInt8(toolchain, calibration_images=4)
-    ranges: Ranges = calibrate(other, pixels, (4,))[4]
-    assert structure_sha256(builder_of(scheme).build(other, scheme, ranges)) == structure_sha256(built(scheme))
+@pytest.mark.parametrize("estimator", ["percentile_99", "mse", "entropy", "fixed"])
+@pytest.mark.parametrize("scheme", CALIBRATED[2:4], ids=name_of)
+def test_the_range_estimator_is_no_part_of_it(scheme: Any, estimator: str, built: Callable[[Scheme], bytes]) -> None:
+    other = built(replace(scheme, range_estimator=estimator))
+    assert other != built(scheme)
+    assert structure_sha256(other) == structure_sha256(built(scheme))
 
 
-def test_schemes_and_granularities_are(built: Callable[[Scheme], bytes]) -> None:
-    assert len({structure_sha256(built(scheme)) for scheme in SCHEMES}) == len(SCHEMES)
+@pytest.mark.parametrize("algorithm", ["mse", "octav"])
+@pytest.mark.parametrize("scheme", FOUR_BITS, ids=name_of)
+def test_the_weight_algorithm_is_no_part_of_it(scheme: Any, algorithm: str, built: Callable[[Scheme], bytes]) -> None:
+    other = built(replace(scheme, weight_algorithm=algorithm))
+    assert other != built(scheme)
+    assert structure_sha256(other) == structure_sha256(built(scheme))
+
+
+def test_zero_points_are_no_part_of_it(built: Callable[[Scheme], bytes]) -> None:
+    symmetric = built(replace(CALIBRATED[2], symmetry="symmetric"))
+    assert symmetric != built(CALIBRATED[2])
+    assert structure_sha256(symmetric) == structure_sha256(built(CALIBRATED[2]))
+
+
+@pytest.mark.parametrize("transform", ["clustered_4", "binary"])
+@pytest.mark.parametrize("scheme", [CALIBRATED[0], CALIBRATED[2]], ids=name_of)
+def test_the_values_of_weights_are_no_part_of_it(scheme: Any, transform: str, built: Callable[[Scheme], bytes]) -> None:
+    assert structure_sha256(built(replace(scheme, transform=transform))) == structure_sha256(built(scheme))
+
+
+def test_another_detector_of_the_same_architecture_has_the_same(
+    pixels: np.ndarray, built: Callable[[Scheme], bytes]
+) -> None:
+    other = small_detector(seed=5)
+    source = make(other, Float32())
+    statistics = merge(*observe(source, pixels, ["a", "b", "c", "d"]))
+    for scheme in CALIBRATED[:3]:
+        assert structure_sha256(make(other, scheme, source, statistics)) == structure_sha256(built(scheme))
+
+
+@pytest.mark.parametrize("scheme", CALIBRATED[:1] + CALIBRATED[2:4], ids=name_of)
+def test_axes_that_change_the_graph_are(scheme: Any, built: Callable[[Scheme], bytes]) -> None:
+    changes: list[dict[str, str]] = [{}, {"granularity": "per_tensor"}, {"keep_float": "Conv2d_0"}]
+    changes += [{"keep_float": "BoxPredictor_0_boxes"}]
+    if isinstance(scheme, StaticInt8):
+        changes += [{"input_type": "int8"}, {"input_type": "uint8"}, {"output_type": "int8"}]
+    assert len({structure_sha256(built(replace(scheme, **change))) for change in changes}) == len(changes)
+
+
+def test_schemes_and_toolchains_are(built: Callable[[Scheme], bytes]) -> None:
+    found: dict[str, list[str]] = {}
+    for scheme in PLAIN:
+        form = format_of(builder_of(scheme).format)
+        found.setdefault(form.structure(built(scheme)), []).append(name_of(scheme))
+    assert [names for names in found.values() if len(names) > 1] == []
 
 
 def change(data: bytes, edit: Callable[[Any], None]) -> bytes:

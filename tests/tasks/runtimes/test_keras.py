@@ -46,12 +46,9 @@ def test_half_precision_computes_otherwise_than_float32_and_bfloat16_is_coarser(
 
 
 def test_the_sigmoid_is_computed_in_float32(found):
-    # Half would round scores near 1 to steps of 2^-11, bfloat16 to steps of 2^-8.
     for policy in POLICIES[1:]:
         scores = found[policy][1]
-        near_one = scores[scores > 0.9]
-        assert len(near_one) > 10
-        assert (near_one.astype(np.float16).astype(np.float32) != near_one).any()
+        assert (scores.astype(np.float16).astype(np.float32) != scores).mean() > 0.9
 
 
 def test_the_policy_of_the_process_does_not_matter(found):

@@ -80,11 +80,9 @@ def test_channels_become_alike(detector: Detector) -> None:
     assert evenness(transformed(detector, "equalized")) > evenness(detector) + 0.05
 
 
-def test_equalizing_twice_changes_next_to_nothing(detector: Detector) -> None:
+def test_equalizing_twice_makes_nothing_more_alike(detector: Detector) -> None:
     once = transformed(detector, "equalized")
-    again = transformed(once, "equalized")
-    for key, tensor in once.tensors.items():
-        np.testing.assert_allclose(again.tensors[key], tensor, rtol=0.05, atol=1e-6)
+    assert evenness(transformed(once, "equalized")) == pytest.approx(evenness(once), abs=0.01)
 
 
 def test_no_cap_is_above_that_of_relu6(detector: Detector) -> None:
