@@ -84,7 +84,8 @@ def percentile(statistics: TensorStatistics, grid: Grid, share: float) -> tuple[
     Where values lie on both sides of zero, half of what is cut is cut on each side; where they lie on one side, or the
     grid is symmetric and so only the magnitude matters, all of it is cut at the far end. Within a bin, values are taken
     to be spread evenly. Source: ONNX Runtime, `quantization/calibrate.py: HistogramCollector.compute_percentile`;
-    McKinstry et al. 2018, "Discovering Low-Precision Networks Close to Full-Precision Networks".
+    McKinstry et al. 2018, "Discovering Low-Precision Networks Close to Full-Precision Networks for Efficient Embedded
+    Inference".
 
     Args:
         statistics: Of one tensor.
@@ -115,8 +116,8 @@ def mse(statistics: TensorStatistics, grid: Grid) -> tuple[float, float]:
     For a range [l, h] in steps of d: sum of (x - h)^2 above h, of (l - x)^2 below l, and d^2 / 12 for each value
     between, but for those in the bin of zero, which every grid holds. Both ends are sought together, at the edges of
     bins. Source: Sung et al. 2015, "Resiliency of Deep Neural Networks under Quantization"; Banner et al. 2019,
-    "Post training 4-bit quantization of convolutional networks for rapid-deployment", equation 6; the search by
-    histogram is that of TensorFlow's `calibration_algorithm.py: _HistogramMseBruteforce`.
+    "Post training 4-bit quantization of convolutional networks for rapid-deployment", which has the sum of both errors;
+    TensorFlow's `calibration_algorithm.py: _HistogramMseBruteforce` seeks both ends in a histogram.
 
     Args:
         statistics: Of one tensor.
@@ -222,7 +223,7 @@ _ESTIMATORS: dict[str, Estimator] = {
     "mse": mse,
     "entropy": entropy,
 }
-_PERCENTILE = re.compile(r"percentile_(\d+)(?:_(\d*[1-9]))?")
+_PERCENTILE = re.compile(r"percentile_([1-9]\d*)(?:_(\d*[1-9]))?")
 
 
 def _percentage(name: str) -> float | None:

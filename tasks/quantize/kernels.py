@@ -214,11 +214,13 @@ def reads_beyond_scales(kernel: Kernel) -> bool:
 
 
 def _clipped(model: Any, kernel: Kernel) -> int:
-    if kernel.bias is None or element_type(kernel.bias) != "int32":
+    kinds = {"int32": np.int32, "int64": np.int64}
+    if kernel.bias is None or element_type(kernel.bias) not in kinds:
         return 0
+    # Biases beside 16-bit activations have 64 bits, but litert-quantizer clips them to 32 first.
     limits = np.iinfo(np.int32)
-    values = np.frombuffer(constant(model, kernel.bias) or b"", np.int32)
-    return int(((values == limits.max) | (values <= limits.min + 1)).sum())
+    values = np.frombuffer(constant(model, kernel.bias) or b"", kinds[element_type(kernel.bias)])
+    return int(np.isin(values, (limits.max, limits.min, limits.min + 1)).sum())
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:

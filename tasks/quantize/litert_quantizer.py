@@ -74,11 +74,11 @@ def build_integer(material: Material, scheme: Scheme) -> bytes:
     from litert_quantizer import Quantizer
 
     source, recipe = _source(material), recipe_of(scheme)
-    is_static = recipe.activation_bits is not None
-    ranges = ranges_for(scheme, source, material.statistics) if is_static else {}
+    ranges = ranges_for(scheme, source, material.statistics) if recipe.is_static else {}
     quantizer = Quantizer(source)
     add_recipe(quantizer, recipe, float_scopes(source, material.kept_float))
-    return with_scale_of_each_channel(_quantized(quantizer, _statistics(source, recipe, ranges)))
+    data = _quantized(quantizer, _statistics(source, recipe, ranges))
+    return with_scale_of_each_channel(data) if recipe.is_dynamic else data
 
 
 def _source(material: Material) -> bytes:

@@ -55,6 +55,16 @@ class Recipe:
     output_type: EndType
     """Element type of the output tensors."""
 
+    @property
+    def is_static(self) -> bool:
+        """Whether activations are integers with fixed ranges."""
+        return self.activation_bits is not None
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether activations are quantized within each kernel."""
+        return not self.is_static and not self.is_widened
+
     def activation_scale(self, low: float, high: float) -> float:
         """Returns the step that the library quantizes an activation with.
 

@@ -155,7 +155,9 @@ class DynamicInt8(_Integer):
 
 @dataclass(frozen=True)
 class DynamicInt4(_Integer):
-    """4-bit weights; activations quantized to 8 bits on the fly by their range in each inference."""
+    """4-bit weights, 8-bit ones in depthwise layers, for which LiteRT has no 4-bit kernel; activations quantized to 8
+    bits on the fly by their range in each inference.
+    """
 
     name = "dynamic_int4"
 
@@ -169,7 +171,7 @@ class WeightOnlyInt8(_Integer):
 
 @dataclass(frozen=True)
 class WeightOnlyInt4(_Integer):
-    """4-bit weights, widened to float32 before they are used; float arithmetic."""
+    """4-bit weights, 8-bit ones in depthwise layers, widened to float32 before they are used; float arithmetic."""
 
     name = "weight_only_int4"
 
@@ -215,7 +217,9 @@ class StaticInt8(_Static):
 
 @dataclass(frozen=True)
 class StaticInt4(_Static):
-    """4-bit weights and 8-bit activations with ranges fixed from a representative dataset."""
+    """4-bit weights, 8-bit ones in depthwise layers, and 8-bit activations with ranges fixed from a representative
+    dataset.
+    """
 
     name = "static_int4"
 

@@ -74,7 +74,7 @@ def _clipped(
 
 def _bias_floor(tree: Any, kernel: Kernel, recipe: Recipe, ranges: Ranges) -> np.ndarray:
     """Least weight range of each output channel with which its bias fits, (channels,) float32."""
-    if kernel.bias is None or recipe.activation_bits is None:
+    if kernel.bias is None or not recipe.is_static:
         return np.zeros(kernel.channels, np.float32)
     bias = np.frombuffer(constant(tree, kernel.bias) or b"", np.float32)
     _, greatest = limits(recipe.depthwise_bits if kernel.operator == "DEPTHWISE_CONV_2D" else recipe.weight_bits)

@@ -13,7 +13,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +31,14 @@ from tasks.identity import sha256_of
 from tasks.quantize.artifact import make
 from tasks.quantize.observe import observe, representative
 from tasks.quantize.ranges import ranges_for
-from tasks.quantize.schemes import Float32, StaticInt8
+from tasks.quantize.schemes import Float32, Granularity, StaticInt8
 from tasks.quantize.statistics import Statistics, merge
 
 SIZES = (8, 16, 32, 64, 128)
 ESTIMATORS = ("min_max", "moving_average", "percentile_99_99", "mse", "entropy", "fixed")
-GRANULARITIES = ("per_channel", "per_tensor")
+GRANULARITIES: tuple[Granularity, ...] = ("per_channel", "per_tensor")
 MEASURED_SIZES = (8, 32, 128)
+SHARDS = (1, 2, 7, 128)
 MODEL = "coco_ssd_mobilenet_v1_0.75_quant_2018_06_29.tflite"
 
 
@@ -106,9 +107,13 @@ def _sixty_from_one_pass(detector: Detector, model: bytes, pixels: np.ndarray) -
         for scheme in schemes:
             sample = statistics[scheme.calibration_images] if scheme.is_calibrated else None
             artifacts.add(sha256_of(make(detector, scheme, model, sample)))
+    merged = {
+        sha256_of(merge(*(merge(*observed[start::shards]) for start in range(shards))).to_bytes()) for shards in SHARDS
+    }
     kept = np.mean([len(one.to_bytes()) for one in observed]) / 1000
     each = 1000 * passing.cpu / len(pixels)
     _print(f"one pass over {len(pixels)} images", passing, f"{each:.0f} ms and {kept:.0f} kB kept an image")
+    print(f"merged from {SHARDS} shards: {len(merged)} distinct statistics")
     _print("60 builds with their audits", making, f"{len(schemes)} distinct, {len(artifacts)} distinct artifacts")
     return statistics[max(SIZES)], Seconds(passing.wall + making.wall, passing.cpu + making.cpu)
 
@@ -126,7 +131,7 @@ def _sixty_by_converter(detector: Detector, pixels: np.ndarray) -> Seconds:
     for size in MEASURED_SIZES:
         one = Seconds()
         with one.measured():
-            _convert(detector, lambda size=size: ([representative(image)] for image in pixels[:size]))
+            _convert(detector, pixels[:size])
         _print(f"TFLiteConverter, {size} images", one)
         spent.append(one)
     runs = len(ESTIMATORS) * len(GRANULARITIES)
@@ -138,14 +143,14 @@ def _sixty_by_converter(detector: Detector, pixels: np.ndarray) -> Seconds:
     return Seconds(extrapolated([one.wall for one in spent]), extrapolated([one.cpu for one in spent]))
 
 
-def _convert(detector: Detector, dataset: Callable[[], Iterator[list[np.ndarray]]]) -> bytes:
+def _convert(detector: Detector, pixels: np.ndarray) -> bytes:
     import tensorflow as tf
 
     from tasks.detector.keras_model import build_keras
 
     converter = tf.lite.TFLiteConverter.from_keras_model(build_keras(detector))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = dataset
+    converter.representative_dataset = lambda: ([representative(image)] for image in pixels)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     return bytes(converter.convert())
 

@@ -35,7 +35,9 @@ def main() -> None:
         rows = swept(folder, SPEC)
     print(f"{len(rows)} variants in {time.perf_counter() - start:.0f} s")
     reference = next(row["ap"] for row in rows if row["is_reference"])
-    print(f"float32: AP {reference:.4f}; below: mean AP +- standard deviation over {len(SEEDS)} seeds [least, greatest]")
+    print(
+        f"float32: AP {reference:.4f}; below: mean AP +- standard deviation over {len(SEEDS)} seeds [least, greatest]"
+    )
     groups: dict[tuple[str, str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row["scheme"] == "static_int8":

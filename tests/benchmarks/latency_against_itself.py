@@ -31,7 +31,7 @@ def main() -> None:
     shard = preprocess_shard(images, detector.spec.image_size, None)
     with tempfile.TemporaryDirectory() as folder:
         storage = ArtifactStorage(folder)
-        artifact = build_artifact(detector, Float32(), None, storage)
+        artifact = build_artifact(detector, Float32(), storage)
         content = storage.get(artifact.sha256, artifact.format)
     held = 0
     for seed in range(MEASUREMENTS):

@@ -17,7 +17,7 @@ from tasks.detector.anchors import anchors
 from tasks.detector.boxes import decode
 from tasks.detector.importers import import_detector
 from tasks.postprocess import detections_of
-from tasks.quantize.builders import builder_of
+from tasks.quantize.artifact import make
 from tasks.quantize.schemes import Float32
 from tasks.runtimes.base import runtime_of
 from tasks.types import Postprocessing, RuntimeSettings
@@ -71,7 +71,7 @@ def main() -> None:
         sys.exit("QUANTSWEEP_REFERENCE_DATA does not name the folder with the real detector and COCO images")
     root = Path(folder)
     detector = import_detector(root / "models" / "coco_ssd_mobilenet_v1_0.75_quant_2018_06_29.tflite")
-    data = builder_of(Float32()).build(detector, Float32(), None)
+    data = make(detector, Float32())
     mini = root / "coco-mini"
     dataset = load_dataset(mini / "val2017", mini / "annotations" / "instances_val2017.json")
     images = preprocess_shard(dataset.images[:IMAGES], detector.spec.image_size, None)

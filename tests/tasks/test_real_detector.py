@@ -6,7 +6,7 @@ from tasks.coco.dataset import load_dataset
 from tasks.coco.preprocess import preprocess_shard
 from tasks.detect import detect_shard
 from tasks.detector.importers import import_detector
-from tasks.quantize.builders import builder_of
+from tasks.quantize.artifact import make
 from tasks.quantize.schemes import Float32
 from tasks.score import merge, score
 from tasks.types import Postprocessing, RuntimeSettings
@@ -19,7 +19,7 @@ def test_float32_scores_the_published_ap_in_every_runtime(reference_data):
     mini = reference_data / "coco-mini"
     dataset = load_dataset(mini / "val2017", mini / "annotations" / "instances_val2017.json")
     images = preprocess_shard(dataset.images, detector.spec.image_size, None)
-    builds = {"litert": builder_of(Float32()).build(detector, Float32(), None), "keras": detector.to_bytes()}
+    builds = {"litert": make(detector, Float32()), "keras": make(detector, Float32(toolchain="keras"))}
     ap = {}
     for runtime, data in builds.items():
         found = merge([detect_shard(data, RuntimeSettings(runtime), detector.spec, images, Postprocessing())])

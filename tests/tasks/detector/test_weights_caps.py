@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 
+from tasks.detector.demo import DEMO_FILE, demo_detector
 from tasks.detector.weights import Detector, metadata_of, with_metadata
 from tasks.errors import ModelMistake
 
 
 def with_cap(detector: Detector, name: str, cap: np.ndarray) -> Detector:
     return Detector(detector.spec, detector.tensors | {name: cap})
+
+
+def test_a_detector_without_caps_has_the_bytes_that_it_had_before_there_were_any() -> None:
+    assert demo_detector().to_bytes() == DEMO_FILE.read_bytes()
 
 
 def test_caps_are_kept_in_the_file(small_detector: Detector) -> None:

@@ -1,6 +1,7 @@
 """Ranges follow from statistics, or from the graph alone; tensors of one scale have one range."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ Sources = Callable[..., bytes]
 Gathered = Callable[..., Statistics]
 
 
-def static(estimator: str, **axes: str) -> StaticInt8:
+def static(estimator: str, **axes: Any) -> StaticInt8:
     return StaticInt8(toolchain="litert_quantizer", range_estimator=estimator, **axes)
 
 

@@ -3,7 +3,8 @@
 import dataclasses
 import itertools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ tensors = st.lists(elements, min_size=1, max_size=20)
 sets_of_images = st.lists(st.tuples(tensors, tensors, tensors), min_size=2, max_size=6)
 
 
-def image(key: str, *values: list[float]) -> Statistics:
+def image(key: str, *values: Sequence[float] | np.ndarray) -> Statistics:
     names = TENSORS[: len(values)]
     return image_statistics(key, names, [np.array(part, np.float32) for part in values])
 
@@ -206,6 +207,6 @@ def test_a_changed_bit_is_noticed(place: int, bit: int) -> None:
         ({"tensors": ("a", "a")}, "minima is|distinct"),
     ],
 )
-def test_numbers_that_do_not_fit_together_are_refused(change: dict[str, np.ndarray], message: str) -> None:
+def test_numbers_that_do_not_fit_together_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(image("image", [1.0, 2.0]), **change)
