@@ -39,9 +39,10 @@ def main() -> None:
                 if row["status"] == "failed":
                     print(f"| {name} | {row['variant']} | failed: {row['failure_message']} |")
                     continue
-                print(f"| {name} | {row['scheme']} | {row['toolchain']} | {row['granularity'] or ''} | "
-                      f"{row['transform']} | {row['ap']:.4f} | {row['ap_loss']:+.4f} | "
-                      f"[{row['ap_loss_low']:+.4f}, {row['ap_loss_high']:+.4f}] | {row['latency_ratio']:.2f} |")  # fmt: skip
+                axes = [row[axis] or "" for axis in ("scheme", "toolchain", "granularity", "transform")]
+                interval = f"[{row['ap_loss_low']:+.4f}, {row['ap_loss_high']:+.4f}]"
+                numbers = [f"{row['ap']:.4f}", f"{row['ap_loss']:+.4f}", interval, f"{row['latency_ratio']:.2f}"]
+                print(f"| {' | '.join([name, *axes, *numbers])} |")
 
 
 if __name__ == "__main__":

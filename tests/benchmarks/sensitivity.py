@@ -41,8 +41,10 @@ def main() -> None:
     for row in rows:
         if row["scheme"] == "static_int4":
             recovered = 1 - row["ap_loss"] / full
-            print(f"{row['keep_float']:<18} AP {row['ap']:.4f} loss {row['ap_loss']:+.4f} recovers {recovered:4.0%} "
-                  f"of int4's loss; {row['latency_ratio']:.2f} of float32's time, {row['size_bytes'] / 1e6:.1f} MB")  # fmt: skip
+            interval = f"[{row['ap_loss_low']:+.4f}, {row['ap_loss_high']:+.4f}]"
+            costs = f"{row['latency_ratio']:.2f} of float32's time, {row['size_bytes'] / 1e6:.1f} MB"
+            print(f"{row['keep_float']:<18} AP {row['ap']:.4f} loss {row['ap_loss']:+.4f} {interval}; {costs}")
+            print(f"{'':<18} recovers {recovered:.0%} of int4's loss")
     print(f"rank correlation of SQNR and AP loss: {_rank_correlation(layers):+.2f}")
 
 

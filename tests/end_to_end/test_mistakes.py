@@ -106,7 +106,7 @@ MISTAKES = {
     "an unknown key": (lambda p: _sweep(p, GOOD + "colour: red\n"), "unknown key `colour`; choices: name"),
     "an empty list": (lambda p: _sweep(p, HEAD + VAL + "space: [{scheme: []}]"), "`scheme` is an empty list"),
     "an unknown scheme": (lambda p: _sweep(p, HEAD + VAL + "space: [{scheme: int3}]"), "unknown scheme 'int3'"),
-    "static without calibration": (lambda p: _sweep(p, HEAD + VAL + STATIC), "need calibration images"),
+    "static without calibration": (lambda p: _sweep(p, HEAD + VAL + STATIC), "static_int8 needs calibration images"),
     "a missing detector": (lambda p: _sweep(p, GOOD.replace("detector.s", "none.s")), "there is no detector file"),
     "a detector that is text": (lambda p: _bad_detector(p, b"hello, world"), "is not a safetensors file"),
     "a truncated detector": (

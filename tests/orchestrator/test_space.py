@@ -35,8 +35,11 @@ def test_a_block_of_two_runtimes_is_made_for_both():
     space, broken = expand([{"runtime": ["litert", "keras"], "scheme": "float16"}], [1])
     assert not broken
     assert [variant.label for variant in space.variants] == [
-        "litert-float32-converter-t1", "keras-float32-keras-t1", "litert-float16-converter-t1", "keras-float16-keras-t1",
-    ]  # fmt: skip
+        "litert-float32-converter-t1",
+        "keras-float32-keras-t1",
+        "litert-float16-converter-t1",
+        "keras-float16-keras-t1",
+    ]
 
 
 def test_a_block_without_a_runtime_finds_the_one_that_makes_the_scheme():

@@ -33,7 +33,7 @@ def test_the_most_sensitive_are_the_first_of_the_ranking():
 
 @pytest.mark.parametrize("value", ["", "a b", "a||b", "most_sensitive_0", "most_sensitive_", "most_sensitive_x", "a,b"])
 def test_a_value_of_another_form_is_refused_with_the_choices(value):
-    with pytest.raises(ValueError, match="keep_float is .*; choices: none, most_sensitive_N"):
+    with pytest.raises(ValueError, match=r"keep_float is .*; choices: none, most_sensitive_N"):
         check_keep_float(value)
 
 
