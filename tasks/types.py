@@ -155,8 +155,8 @@ class Audit:
     """Arithmetic of each layer by its canonical name, in the words of `mac_share`; empty if the names are lost."""
 
     codebook_size: int = 0
-    """Most distinct stored weights of one output channel, over all kernels: at most 2^b for a clustered detector, 2 for
-    a binary one."""
+    """Most distinct stored weights of one output channel, over all kernels but depthwise ones, whose channels have a
+    few weights each: at most 2^b for a clustered detector, 2 for a binary one."""
 
     symmetric_activations: bool | None = None
     """Whether all integer activations that kernels read and write have the zero point 0; None if there are none."""

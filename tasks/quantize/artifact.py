@@ -97,7 +97,7 @@ def build_artifact(
 
 def toolchain_versions(scheme: Scheme) -> dict[str, str]:
     """Returns the installed version of each distribution that decides about an artifact's bytes, without imports."""
-    names = set(builder_of(scheme).packages)
+    names = {"quantsweep", *builder_of(scheme).packages}
     transform = transform_of(scheme.transform)
     names |= set(transform.packages) if transform else set()
     source = source_of(scheme)

@@ -64,7 +64,9 @@ def _audit(model: Any) -> Audit:
         input_type=element_type(graph.tensors[int(graph.inputs[0])]),
         output_types={role: element_type(graph.tensors[index]) for role, index in output_roles(model).items()},
         layers=dict(zip(layer_names(found), arithmetics, strict=False)),
-        codebook_size=codebook_size(weights_of(model, kernel) for kernel in found),
+        codebook_size=codebook_size(
+            weights_of(model, kernel) for kernel in found if kernel.operator != "DEPTHWISE_CONV_2D"
+        ),
         symmetric_activations=_symmetric(found),
     )
 

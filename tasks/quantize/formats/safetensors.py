@@ -49,7 +49,9 @@ def audit(data: bytes) -> Audit:
         input_type=function.structured_input_signature[0][0].dtype.name,
         output_types={role: output.dtype.name for role, output in function.structured_outputs.items()},
         layers={name: _arithmetic(operation) for name, operation in convolutions.items()},
-        codebook_size=codebook_size(_by_channel(detector, layer) for layer in layers(detector.spec)),
+        codebook_size=codebook_size(
+            _by_channel(detector, layer) for layer in layers(detector.spec) if layer.kind != "depthwise"
+        ),
     )
 
 

@@ -6,10 +6,15 @@ import pytest
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.detector.weights import Detector
 from tasks.quantize.transforms.base import transform_of, transformed
+from tasks.quantize.transforms.clustering import DEPTHWISE_SIZE
 
 
-def most_distinct(detector: Detector) -> int:
-    return max(len(np.unique(detector.tensors[f"{layer.name}/weights"])) for layer in layers(detector.spec))
+def most_distinct(detector: Detector, depthwise: bool = False) -> int:
+    return max(
+        len(np.unique(detector.tensors[f"{layer.name}/weights"]))
+        for layer in layers(detector.spec)
+        if (layer.kind == "depthwise") == depthwise
+    )
 
 
 def squared_error(one: Detector, other: Detector) -> float:
@@ -20,6 +25,7 @@ def squared_error(one: Detector, other: Detector) -> float:
 def test_each_layer_has_a_codebook_and_its_own_biases(detector: Detector, size: int) -> None:
     found = transformed(detector, f"clustered_{size}")
     assert most_distinct(found) == size
+    assert size < most_distinct(found, depthwise=True) <= DEPTHWISE_SIZE
     for key, tensor in detector.tensors.items():
         if key.endswith("/bias"):
             np.testing.assert_array_equal(found.tensors[key], tensor)
