@@ -43,6 +43,12 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.postprocessing
 	$(BIN)/python -m tests.benchmarks.latency_against_itself
 	$(BIN)/python -m tests.benchmarks.textbook_sweep
+	$(BIN)/python -m tests.benchmarks.uncertainty
+	$(BIN)/python -m tests.benchmarks.calibration
+	$(BIN)/python -m tests.benchmarks.calibration_size
+	$(BIN)/python -m tests.benchmarks.sensitivity
+	$(BIN)/python -m tests.benchmarks.equalization
+	$(BIN)/python -m tests.benchmarks.quantization_table
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from orchestrator.plan import Plan
 from results.store import Store
+from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.quantize.artifact import source_of
+from tasks.quantize.kept_layers import NONE
 from tasks.quantize.schemes import Scheme
-from tasks.types import Artifact
+from tasks.types import Artifact, Failure
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,17 @@ class Forecast:
     sources: int
     """Float32 builds that are needed besides, to start from."""
 
+    probes: int
+    """Artifacts with one quantized layer, for sensitivities."""
+
     observed_images: int
     """Passes of an image through a float32 build, for its statistics."""
 
     inferences: int
     """Images times artifacts, if no two artifacts turn out equal."""
 
-    known_artifacts: int
-    """Requests that the database knows an artifact or a lasting failure for."""
+    states: dict[str, str]
+    """What the database knows about each variant's artifact, by label: `new`, `built`, or `fails` for good."""
 
     equal: dict[str, list[str]]
     """Labels of variants whose artifacts are known to be the same bytes, by sha256, where there are several."""
@@ -50,11 +55,16 @@ class Forecast:
             found.append(f"{sum(self.repeats.values())} of {asked} variants asked for collapse to others, because they")
             found.append("  differ only in axes that do not exist for them, or stand in two blocks:")
             found += [f"  {label} is asked for {count + 1} times" for label, count in self.repeats.items()]
-        found += [f"  equal bytes: {', '.join(labels)}" for labels in self.equal.values()]
+        found += [f"equal bytes, as earlier runs have shown: {', '.join(labels)}" for labels in self.equal.values()]
+        if self.sources:
+            found.append(f"{self.sources} float32 builds besides, to start from")
         if self.observed_images:
             found.append(f"{self.observed_images} passes of calibration images, one for each image and float32 build")
-        if self.known_artifacts:
-            found.append(f"{self.known_artifacts} artifacts are known from earlier runs")
+        if self.probes:
+            found.append(f"{self.probes} artifacts with one quantized layer, to find out how sensitive each layer is")
+        known = sum(state != "new" for state in self.states.values())
+        if known:
+            found.append(f"{known} variants have artifacts from earlier runs, or are known to fail")
         found.append(f"at most {self.inferences} inferences to score; nothing was run")
         return found
 
@@ -79,17 +89,25 @@ def forecast(plan: Plan, store: Store | None) -> Forecast:
             label = next(variant.label for variant in space.variants if variant.scheme == scheme)
             equal.setdefault(made.sha256, []).append(label)
     sources = {source_of(scheme) for scheme in schemes} - {None, *schemes}
+    ranked = {scheme.keeping(NONE) for scheme in schemes if scheme.needs_ranking}
     return Forecast(
         variants=len(space.variants),
         repeats=space.repeats,
         variants_by_scheme=dict(Counter(variant.scheme.name for variant in space.variants)),
         artifacts=len(schemes),
         sources=len(sources),
+        probes=len(ranked | set(plan.spec.sensitivity)) * len(layers(plan.detector.spec)),
         observed_images=sum(_images_by_source(plan, schemes).values()),
         inferences=len(plan.evaluation) * len(schemes),
-        known_artifacts=sum(made is not None for made in known.values()),
+        states={variant.label: _state(known[variant.scheme]) for variant in space.variants},
         equal={sha256: labels for sha256, labels in equal.items() if len(labels) > 1},
     )
+
+
+def _state(known: Artifact | Failure | None) -> str:
+    if known is None:
+        return "new"
+    return "built" if isinstance(known, Artifact) else "fails"
 
 
 def _images_by_source(plan: Plan, schemes: list[Scheme]) -> dict[str, int]:

@@ -111,6 +111,7 @@ class Sensitivities:
         del self._running[analysis.key]
         outcome: tuple[str, ...] | Failure
         if analysis.failure is not None:
+            self._store.put_failure(analysis.key, analysis.failure)
             outcome = analysis.failure
         else:
             found = self._with_losses(analysis)

@@ -1,12 +1,16 @@
 """What the documents say exists."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
 
 from orchestrator.cli.main import app
+from tasks.quantize.schemes import SCHEMES, WeightAlgorithm
+from tasks.quantize.transforms.base import transforms
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md"]
@@ -41,3 +45,12 @@ def test_every_path_in_the_documents_exists(document):
     assert not [
         name for name in named + links if not ((ROOT / name.rstrip(".:")).exists() or (document.parent / name).exists())
     ]
+
+
+def test_every_scheme_axis_and_choice_is_explained():
+    text = (ROOT / "docs" / "quantization.md").read_text()
+    axes = {axis.name for scheme in SCHEMES.values() for axis in fields(scheme)}
+    estimators = {"min_max", "moving_average", "percentile_99_99", "mse", "entropy", "fixed"}
+    algorithms = set(get_args(WeightAlgorithm))
+    for name in {*SCHEMES, *axes, *estimators, *algorithms, *(transform.example for transform in transforms())}:
+        assert re.search(rf"`{name}\b", text), name

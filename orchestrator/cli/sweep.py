@@ -125,16 +125,18 @@ def _dry_run(spec: "Spec", db: str, artifacts: str, as_json: bool) -> None:
     from orchestrator.forecast import forecast
 
     plan = _prepared(spec, artifacts)
+    with _known(db) as store:
+        found = forecast(plan, store)
     rows = [
         {"variant": each.label, "runtime": each.settings.runtime, "scheme": each.scheme.name, **each.scheme.axes(),
-         "threads": each.settings.threads, "artifact_request": plan.request_key(each.scheme)}
+         "threads": each.settings.threads, "state": found.states[each.label],
+         "artifact_request": plan.request_key(each.scheme)}
         for each in spec.space.variants
     ]  # fmt: skip
-    print_rows(rows, [text_of("variant"), text_of("artifact_request")], as_json, title=spec.name)
+    print_rows(rows, [text_of("variant"), text_of("state")], as_json, title=spec.name)
     if not as_json:
-        with _known(db) as store:
-            for line in forecast(plan, store).lines():
-                print_line(line)
+        for line in found.lines():
+            print_line(line)
 
 
 @contextmanager

@@ -130,7 +130,10 @@ def test_a_dry_run_counts_the_space_and_what_collapses(swept, world):
     assert outcome.code == 0, outcome.err
     assert "1 of 24 variants asked for collapse" in outcome.out
     assert "per_channel-fixed-t1 is asked for 2 times" in outcome.out
-    assert "23 artifacts are known from earlier runs" in outcome.out
+    assert "23 variants have artifacts from earlier runs" in outcome.out
+    assert "47 artifacts with one quantized layer" in outcome.out
+    states = [line.split()[-1] for line in outcome.out.splitlines() if line.startswith("litert-")]
+    assert (states.count("built"), states.count("fails")) == (22, 1)
 
 
 def test_layers_that_the_detector_does_not_have_are_refused(world, tmp_path):
