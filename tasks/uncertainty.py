@@ -1,6 +1,7 @@
 """Uncertainty: how far the AP loss of a variant could move if other images had been drawn."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ _MOST_LANES = 8
 """Resamples packed into one integer at most; more would save no time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Matches:
     """All that AP needs to know of detections on N images: what each one found, in the order in which they count.
 
@@ -178,8 +179,7 @@ def loss_interval(
         raise ValueError(f"resamples is {resamples} and level {level}; they must be at least 1 and in (0, 1)")
     _check_same_images(reference, variant)
     images = len(reference.image_ids)
-    weights = _draw(images, resamples, seed)
-    losses = _average_precisions(reference, weights) - _average_precisions(variant, weights)
+    losses = _resampled(reference, resamples, seed) - _resampled(variant, resamples, seed)
     tail = (1 - level) / 2
     # Where every resample missed the few images that hold objects, the loss itself is all there is to say.
     loss = average_precision(reference) - average_precision(variant)
@@ -194,6 +194,12 @@ def _check_same_images(reference: Matches, variant: Matches) -> None:
             raise ScoringFailed(f"reference and variant were not matched on the same images: their {name} differ")
     if not len(reference.object_images):
         raise ScoringFailed("there is no object on these images, so there is no AP to lose")
+
+
+@lru_cache(maxsize=2)
+def _resampled(matches: Matches, resamples: int, seed: int) -> np.ndarray:
+    """AP in each resample, remembered: a worker compares many variants with one reference."""
+    return _average_precisions(matches, _draw(len(matches.image_ids), resamples, seed))
 
 
 def _draw(images: int, resamples: int, seed: int) -> np.ndarray:

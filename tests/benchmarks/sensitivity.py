@@ -1,54 +1,77 @@
-"""Sensitivity of every layer of the real detector, and what keeping the most sensitive ones in float recovers.
+"""Sensitivity of every layer, and what keeping the most sensitive ones in float recovers of the loss of 4 bits.
 
 Run: `python -m tests.benchmarks.sensitivity` with QUANTSWEEP_REFERENCE_DATA set.
 """
 
 import json
 import time
+from pathlib import Path
+from typing import Any
 
 from tests.benchmarks.zoo import places, quantsweep, swept, zoo_folder
 
-HEAD = """
-name: NAME
+SETS = {
+    "real": """
 detector: detector.safetensors
 evaluation: {images: coco-mini/val2017, annotations: coco-mini/annotations/instances_val2017.json}
 calibration: {images: coco-calib128/train2017}
-latency: {max_seconds: 1}
-"""
-ANALYSED = """
-space: [{scheme: float32}]
-sensitivity: [{scheme: static_int4}]
-"""
-MIXED = """
-space:
-  - {scheme: static_int4, keep_float: [none, most_sensitive_1, most_sensitive_3, most_sensitive_5, most_sensitive_10]}
-sensitivity: [{scheme: static_int4}]
-"""
+latency: {max_seconds: 2}
+""",
+    "demo": """
+detector: demo
+evaluation: demo
+calibration: demo
+latency: {max_seconds: 2}
+""",
+}
+CASES = (
+    ("real", "granularity: per_channel"),
+    ("real", "granularity: per_tensor, weight_algorithm: mse"),
+    ("demo", "granularity: per_channel"),
+    ("demo", "granularity: per_tensor"),
+)
+KEPT = ("none", "most_sensitive_1", "most_sensitive_3", "most_sensitive_5", "most_sensitive_10")
 
 
 def main() -> None:
-    """Analyses all layers, then sweeps mixed precision."""
+    """Analyses all layers of the real detector, then sweeps mixed precision of both detectors."""
     with zoo_folder() as folder:
-        swept(folder, HEAD.replace("NAME", "float") + "space: [{scheme: float32}]\n")
+        swept(folder, f"name: floats\n{SETS['real']}space: [{{scheme: float32}}]\n")
         start = time.perf_counter()
-        swept(folder, HEAD.replace("NAME", "analysed") + ANALYSED)
-        seconds = time.perf_counter() - start
-        layers = json.loads(quantsweep("results", "layers", *places(folder)[:2], "--json"))
-        print(f"{len(layers)} layers in {seconds:.0f} s, AP measured on 80 images each")
-        rows = swept(folder, HEAD.replace("NAME", "mixed") + MIXED)
-        print(quantsweep("results", "layers", *places(folder)[:2]))
-    full = next(row["ap_loss"] for row in rows if row["keep_float"] == "none")
-    for row in rows:
-        if row["scheme"] == "static_int4":
-            recovered = 1 - row["ap_loss"] / full
-            interval = f"[{row['ap_loss_low']:+.4f}, {row['ap_loss_high']:+.4f}]"
-            costs = f"{row['latency_ratio']:.2f} of float32's time, {row['size_bytes'] / 1e6:.1f} MB"
-            print(f"{row['keep_float']:<18} AP {row['ap']:.4f} loss {row['ap_loss']:+.4f} {interval}; {costs}")
-            print(f"{'':<18} recovers {recovered:.0%} of int4's loss")
-    print(f"rank correlation of SQNR and AP loss: {_rank_correlation(layers):+.2f}")
+        swept(
+            folder,
+            f"name: layers\n{SETS['real']}space: [{{scheme: float32}}]\nsensitivity: [{{scheme: static_int4}}]\n",
+        )
+        layers = _layers(folder)
+        print(
+            f"{len(layers)} layers in {time.perf_counter() - start:.0f} s, AP measured on {layers[0]['images']} images"
+        )
+        print(f"rank correlation of SQNR and AP loss: {_rank_correlation(layers):+.2f}")
+        print(f"| detector | static_int4 | int4 AP | loss [interval] | {' | '.join(KEPT[1:])} |")
+        print("|---|---|---|---|" + "---|" * (len(KEPT) - 1))
+        for name, axes in CASES:
+            space = f"space: [{{scheme: static_int4, {axes}, keep_float: [{', '.join(KEPT)}]}}]\n"
+            print(_line(name, axes, swept(folder, f"name: mixed\n{SETS[name]}{space}")), flush=True)
 
 
-def _rank_correlation(layers: list[dict[str, float]]) -> float:
+def _line(name: str, axes: str, rows: list[dict[str, Any]]) -> str:
+    by_kept = {row["keep_float"]: row for row in rows if row["scheme"] == "static_int4"}
+    plain = by_kept["none"]
+    ap = f"{plain['ap']:.4f}"
+    loss = f"{plain['ap_loss']:+.4f} [{plain['ap_loss_low']:+.4f}, {plain['ap_loss_high']:+.4f}]"
+    recovered = [
+        f"{1 - by_kept[kept]['ap_loss'] / plain['ap_loss']:.0%}, ratio {by_kept[kept]['latency_ratio']:.2f}"
+        for kept in KEPT[1:]
+    ]
+    return f"| {' | '.join([name, axes, ap, loss, *recovered])} |"
+
+
+def _layers(folder: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(quantsweep("results", "layers", *places(folder)[:2], "--json"))
+    return rows
+
+
+def _rank_correlation(layers: list[dict[str, Any]]) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr([row["sqnr_db"] for row in layers], [row["ap_loss"] for row in layers]).statistic)
