@@ -1,5 +1,6 @@
 """Sensitivity: what quantizing one layer alone does to the outputs and to AP."""
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -19,9 +20,6 @@ from tasks.types import ImageShard, LayerSensitivity, Postprocessing, RuntimeSet
 
 SETTINGS = RuntimeSettings("litert", threads=1)
 """How the probes run."""
-
-CEILING_DB = 200.0
-"""SQNR of equal outputs, in place of infinity."""
 
 
 def probe_layer(
@@ -95,14 +93,14 @@ def sqnr_db(reference: np.ndarray, quantized: np.ndarray) -> float:
         quantized: Outputs of the same shape.
 
     Returns:
-        The ratio in dB, at most `CEILING_DB`. Source: Sheng et al. 2018, "A Quantization-Friendly Separable
+        The ratio in dB, infinite for equal outputs. Source: Sheng et al. 2018, "A Quantization-Friendly Separable
         Convolution for MobileNets", section 3.
     """
     signal = float(np.square(reference, dtype=np.float64).sum())
     noise = float(np.square(reference.astype(np.float64) - quantized).sum())
     if noise == 0.0:
-        return CEILING_DB
-    return min(CEILING_DB, 10 * float(np.log10(max(signal, 1e-30) / noise)))
+        return math.inf
+    return 10 * float(np.log10(max(signal, 1e-30) / noise))
 
 
 class _Content:

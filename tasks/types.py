@@ -243,7 +243,7 @@ class LayerSensitivity:
     """Canonical name of the layer."""
 
     sqnr_db: float
-    """The lower of the two below: what layers are ranked by, the lowest being the most sensitive."""
+    """The lower of the two below, infinite without noise; layers are ranked by it, the lowest is the most sensitive."""
 
     sqnr_boxes_db: float
     """Signal-to-quantization-noise ratio of the encoded boxes on calibration images, in dB."""

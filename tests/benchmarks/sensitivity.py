@@ -74,7 +74,9 @@ def _layers(folder: Path) -> list[dict[str, Any]]:
 def _rank_correlation(layers: list[dict[str, Any]]) -> float:
     from scipy.stats import spearmanr
 
-    return float(spearmanr([row["sqnr_db"] for row in layers], [row["ap_loss"] for row in layers]).statistic)
+    # A layer without any noise has no number.
+    noisy = [row for row in layers if row["sqnr_db"] is not None]
+    return float(spearmanr([row["sqnr_db"] for row in noisy], [row["ap_loss"] for row in noisy]).statistic)
 
 
 if __name__ == "__main__":

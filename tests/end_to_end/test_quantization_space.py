@@ -14,6 +14,7 @@ SPACE = """
   - {scheme: static_int8, toolchain: converter, calibration_images: 4, input_type: uint8, output_type: float32}
   - {scheme: static_int4, calibration_images: 4, keep_float: [none, most_sensitive_3, "BoxPredictor_*|Conv2d_0"]}
   - {scheme: static_int8, toolchain: litert_quantizer, calibration_images: 4, weight_algorithm: gptq}
+  - {scheme: dynamic_int4, keep_float: most_sensitive_2}
   - {scheme: float32, transform: [clustered_16, binary, equalized]}
   - {scheme: static_int8, toolchain: litert_quantizer, calibration_images: 4, transform: equalized}
 sensitivity:
@@ -85,13 +86,23 @@ def test_mixed_precision_keeps_just_the_layers_that_were_asked_for(swept):
     assert plain == set()
     assert len(ranked) == 3
     assert heads == {name for name in next(iter(audits.values())) if name.startswith("BoxPredictor_")} | {"Conv2d_0"}
-    worst = _query(folder, "SELECT layer FROM layer_losses WHERE rank <= 3")
+    worst = _query(folder, "SELECT layer FROM layer_losses WHERE rank <= 3 AND scheme = 'static_int4'")
     assert ranked == {layer for (layer,) in worst}
+
+
+def test_a_ranking_without_calibrated_ranges_measures_no_ap(swept):
+    folder, _, _ = swept
+    found = _query(folder, "SELECT layer, rank, ap FROM layer_losses WHERE scheme = 'dynamic_int4' ORDER BY rank")
+    (audit,) = _query(folder, "SELECT audit FROM leaderboard JOIN artifacts ON sha256 = artifact_sha256 "
+                              "WHERE scheme = 'dynamic_int4'")  # fmt: skip
+    floats = {name for name, kind in json.loads(audit[0])["layers"].items() if kind == "float32"}
+    assert floats == {layer for layer, rank, _ in found if rank <= 2}
+    assert {ap for _, _, ap in found} == {None}
 
 
 def test_the_layers_are_listed_with_their_losses(swept):
     _, rows, where = swept
-    outcome = quantsweep("results", "layers", *where[:2], "--json")
+    outcome = quantsweep("results", "layers", "--scheme", "static_int4", *where[:2], "--json")
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
     assert len(found) == 47
@@ -128,12 +139,12 @@ def test_a_dry_run_counts_the_space_and_what_collapses(swept, world):
     _, _, where = swept
     outcome = quantsweep("sweep", world.spec("space", SPACE), *where[:4], "--dry-run")
     assert outcome.code == 0, outcome.err
-    assert "1 of 24 variants asked for collapse" in outcome.out
+    assert "1 of 25 variants asked for collapse" in outcome.out
     assert "per_channel-fixed-t1 is asked for 2 times" in outcome.out
-    assert "23 variants have artifacts from earlier runs" in outcome.out
-    assert "47 artifacts with one quantized layer" in outcome.out
+    assert "24 variants have artifacts from earlier runs" in outcome.out
+    assert "94 artifacts with one quantized layer" in outcome.out
     states = [line.split()[-1] for line in outcome.out.splitlines() if line.startswith("litert-")]
-    assert (states.count("built"), states.count("fails")) == (22, 1)
+    assert (states.count("built"), states.count("fails")) == (23, 1)
 
 
 def test_layers_that_the_detector_does_not_have_are_refused(world, tmp_path):
