@@ -182,8 +182,8 @@ def loss_interval(
     losses = _resampled(reference, resamples, seed) - _resampled(variant, resamples, seed)
     tail = (1 - level) / 2
     # Where every resample missed the few images that hold objects, the loss itself is all there is to say.
-    loss = average_precision(reference) - average_precision(variant)
-    present = losses[~np.isnan(losses)]
+    loss, resampled = float(losses[0]), losses[1:]
+    present = resampled[~np.isnan(resampled)]
     low, high = np.quantile(present, [tail, 1 - tail]) if present.size else (loss, loss)
     return LossInterval(loss, float(low), float(high), level, resamples, seed, images)
 
@@ -198,8 +198,9 @@ def _check_same_images(reference: Matches, variant: Matches) -> None:
 
 @lru_cache(maxsize=2)
 def _resampled(matches: Matches, resamples: int, seed: int) -> np.ndarray:
-    """AP in each resample, remembered: a worker compares many variants with one reference."""
-    return _average_precisions(matches, _draw(len(matches.image_ids), resamples, seed))
+    """AP on all images, then in each resample; remembered, since a worker compares many variants with one reference."""
+    images = len(matches.image_ids)
+    return _average_precisions(matches, np.vstack([np.ones((1, images), np.int32), _draw(images, resamples, seed)]))
 
 
 def _draw(images: int, resamples: int, seed: int) -> np.ndarray:
