@@ -6,16 +6,18 @@ from typing import Any
 
 from cluster.executor import Ref
 from cluster.lanes import LANES_BY_FRAMEWORK, Lane
+from orchestrator.accuracies import Accuracies
 from orchestrator.graph import Graph
 from orchestrator.images import PreparedImages
 from orchestrator.plan import RANKING_IMAGES, Plan
+from orchestrator.space import REFERENCE
 from results.store import Store
 from tasks import steps
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.quantize.artifact import toolchain_versions
 from tasks.quantize.builders import builder_of
 from tasks.quantize.schemes import Scheme
-from tasks.types import Artifact, Failure, LayerSensitivity
+from tasks.types import Accuracy, Artifact, Failure, LayerSensitivity
 
 _PRIORITY = 2
 
@@ -40,7 +42,14 @@ class Sensitivities:
     """Analyses what the database does not know yet."""
 
     def __init__(
-        self, plan: Plan, graph: Graph, store: Store, detector: Ref, ground_truth: Ref, images: PreparedImages
+        self,
+        plan: Plan,
+        graph: Graph,
+        store: Store,
+        detector: Ref,
+        ground_truth: Ref,
+        images: PreparedImages,
+        accuracies: Accuracies,
     ) -> None:
         """Takes what is analysed.
 
@@ -51,8 +60,9 @@ class Sensitivities:
             detector: A ref to the detector.
             ground_truth: A ref to the annotations of the evaluation images.
             images: Where preprocessed images come from.
+            accuracies: Where the AP of float artifacts comes from, with which those of the layers are compared.
         """
-        self._plan, self._graph, self._store = plan, graph, store
+        self._plan, self._graph, self._store, self._accuracies = plan, graph, store, accuracies
         self._detector, self._truth, self._images = detector, ground_truth, images
         self._running: dict[str, _Analysis] = {}
 
@@ -79,11 +89,7 @@ class Sensitivities:
         for layer in table:
             self._probe(analysis, layer.name, source, statistics, scored)
         if scored:
-            self._graph.once(
-                f"score source {key}", _PRIORITY, self._lane(scheme), "sensitivity", steps.score_source, self._detector,
-                source, self._plan.storage, self._truth, self._plan.spec.postprocessing, *self._images.evaluation,
-                then=lambda result: self._take(analysis, result),
-            )  # fmt: skip
+            self._accuracies.evaluate(source, REFERENCE.settings, lambda _, result: self._take(analysis, result))
 
     def _probe(self, analysis: _Analysis, layer: str, source: Artifact, statistics: Ref | None, scored: bool) -> None:
         plan, seed = self._plan, analysis.scheme.axes().get("calibration_seed", 0)
@@ -96,14 +102,14 @@ class Sensitivities:
             then=lambda result: self._take(analysis, result),
         )  # fmt: skip
 
-    def _take(self, analysis: _Analysis, result: LayerSensitivity | float | Failure) -> None:
+    def _take(self, analysis: _Analysis, result: LayerSensitivity | Accuracy | Failure) -> None:
         analysis.missing -= 1
         if isinstance(result, Failure):
             analysis.failure = result
         elif isinstance(result, LayerSensitivity):
             analysis.probes[result.layer] = result
         else:
-            analysis.reference_ap = result
+            analysis.reference_ap = result.statistics[0]
         if not analysis.missing:
             self._finish(analysis)
 

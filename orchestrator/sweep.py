@@ -179,7 +179,7 @@ class Sweep:
         self._latencies = Latencies(plan, graph, self._store, images, benchmark_host(executor))
         detector, self._truth = executor.put(plan.detector), executor.put(plan.evaluation.ground_truth())
         self._accuracies = Accuracies(plan, graph, self._store, self._truth, images, observer)
-        sensitivities = Sensitivities(plan, graph, self._store, detector, self._truth, images)
+        sensitivities = Sensitivities(plan, graph, self._store, detector, self._truth, images, self._accuracies)
         artifacts = Artifacts(plan, graph, self._store, detector, calibration, sensitivities)
         observer.stage("building, scoring and timing")
         self._reference = _Run(REFERENCE, plan.request_key(REFERENCE.scheme))

@@ -10,7 +10,6 @@ import numpy as np
 from tasks.detect import detect_shard
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.detector.weights import Detector
-from tasks.identity import sha256_of
 from tasks.quantize.artifact import make
 from tasks.quantize.schemes import Scheme
 from tasks.quantize.statistics import Statistics
@@ -55,34 +54,12 @@ def probe_layer(
     table = layers(detector.spec)
     others = "|".join(item.name for item in table if item.name != layer)
     data = make(detector, scheme.keeping(others), source, statistics)
-    floats, quantized = _outputs(_Content(source), _Pixels(images)), _run(data, images)
+    floats, quantized = _float_outputs(source, images.pixels.tobytes(), images.pixels.shape), _run(data, images.pixels)
     boxes, scores = (sqnr_db(before, after) for before, after in zip(floats, quantized, strict=True))
     macs = {item.name: item.macs for item in table}
-    ap = average_precision(data, detector, evaluation, ground_truth, postprocessing) if evaluation else None
+    shards = [detect_shard(data, SETTINGS, detector.spec, shard, postprocessing) for shard in evaluation]
+    ap = score(ground_truth, merge(shards)).statistics[0] if shards else None
     return LayerSensitivity(layer, min(boxes, scores), boxes, scores, macs[layer] / sum(macs.values()), ap)
-
-
-def average_precision(
-    data: bytes,
-    detector: Detector,
-    evaluation: Sequence[ImageShard],
-    ground_truth: dict[str, Any],
-    postprocessing: Postprocessing,
-) -> float:
-    """Scores a .tflite without storing anything.
-
-    Args:
-        data: Content of the file.
-        detector: What it was made from.
-        evaluation: Annotated images.
-        ground_truth: Their COCO annotations.
-        postprocessing: How raw outputs become detections.
-
-    Returns:
-        AP in [0, 1].
-    """
-    found = [detect_shard(data, SETTINGS, detector.spec, shard, postprocessing) for shard in evaluation]
-    return score(ground_truth, merge(found)).statistics[0]
 
 
 def sqnr_db(reference: np.ndarray, quantized: np.ndarray) -> float:
@@ -103,41 +80,15 @@ def sqnr_db(reference: np.ndarray, quantized: np.ndarray) -> float:
     return 10 * float(np.log10(max(signal, 1e-30) / noise))
 
 
-class _Content:
-    """Bytes that equal any others with the same content, so that they can be the key of a cache."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self._sha256 = data, sha256_of(data)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Content) and self._sha256 == other._sha256
-
-    def __hash__(self) -> int:
-        return hash(self._sha256)
-
-
-class _Pixels:
-    """Images that equal any others with the same fingerprint."""
-
-    def __init__(self, shard: ImageShard) -> None:
-        self.shard = shard
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Pixels) and self.shard.fingerprint == other.shard.fingerprint
-
-    def __hash__(self) -> int:
-        return hash(self.shard.fingerprint)
-
-
 @lru_cache(maxsize=2)
-def _outputs(content: _Content, pixels: _Pixels) -> tuple[np.ndarray, np.ndarray]:
-    """Float outputs, the same for every layer of an analysis."""
-    return _run(content.data, pixels.shard)
+def _float_outputs(source: bytes, pixels: bytes, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs of the float detector, the same for every layer of an analysis."""
+    return _run(source, np.frombuffer(pixels, np.uint8).reshape(shape))
 
 
-def _run(data: bytes, images: ImageShard) -> tuple[np.ndarray, np.ndarray]:
+def _run(data: bytes, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     session = runtime_of(SETTINGS.runtime).open(data, SETTINGS)
     try:
-        return session.run(images.pixels)
+        return session.run(pixels)
     finally:
         session.close()

@@ -19,7 +19,7 @@ from tasks.quantize.observe import observe, statistics_key
 from tasks.quantize.schemes import Scheme
 from tasks.quantize.statistics import Statistics, merge
 from tasks.score import DETECTIONS_SUFFIX, score, score_detections
-from tasks.sensitivity import average_precision, probe_layer
+from tasks.sensitivity import probe_layer
 from tasks.storage import ArtifactStorage
 from tasks.types import (
     Accuracy,
@@ -158,22 +158,7 @@ def probe(
 ) -> LayerSensitivity:
     """Quantizes one layer alone; see `tasks.sensitivity.probe_layer`."""
     content = _content(storage, source.sha256, source.format)
-    return probe_layer(
-        detector, scheme, layer, content, statistics, images, evaluation, ground_truth, postprocessing
-    )  # fmt: skip
-
-
-def score_source(
-    detector: Detector,
-    source: Artifact,
-    storage: ArtifactStorage,
-    ground_truth: dict[str, Any],
-    postprocessing: Postprocessing,
-    *evaluation: ImageShard,
-) -> float:
-    """Scores the float32 .tflite that a sensitivity analysis compares with; returns its AP."""
-    content = _content(storage, source.sha256, source.format)
-    return average_precision(content, detector, evaluation, ground_truth, postprocessing)
+    return probe_layer(detector, scheme, layer, content, statistics, images, evaluation, ground_truth, postprocessing)
 
 
 def detect(

@@ -12,6 +12,7 @@ from tasks.errors import QuantizationFailed
 from tasks.identity import key_of
 from tasks.quantize.flatbuffer import element_type, read, text
 from tasks.quantize.statistics import BINS, FORMAT, Statistics, bin_grid
+from tasks.runtimes.base import input_table
 
 _CHUNK = 32768
 """Elements that are counted at a time: scaled values and bin numbers of a chunk stay in the second-level cache, which
@@ -79,7 +80,7 @@ def activations(tree: Any) -> dict[str, int]:
 
 def representative(image: np.ndarray) -> np.ndarray:
     """Returns what the detector is fed for an image (S, S, 3) uint8: (1, S, S, 3) float32 in [-1, 1]."""
-    return (image[None].astype(np.float32) / np.float32(127.5)) - np.float32(1)
+    return input_table(np.dtype(np.float32))[image[None]]
 
 
 def image_statistics(key: str, tensors: tuple[str, ...], values: Sequence[np.ndarray]) -> Statistics:

@@ -3,20 +3,8 @@
 Run: `python -m tests.benchmarks.equalization` with QUANTSWEEP_REFERENCE_DATA set.
 """
 
-from tests.benchmarks.zoo import swept, zoo_folder
+from tests.benchmarks.zoo import SETS, swept, zoo_folder
 
-SETS = {
-    "real": """
-detector: detector.safetensors
-evaluation: {images: coco-mini/val2017, annotations: coco-mini/annotations/instances_val2017.json}
-calibration: {images: coco-calib128/train2017}
-""",
-    "demo": """
-detector: demo
-evaluation: demo
-calibration: demo
-""",
-}
 SPACE = """
 space:
   - {scheme: float32, transform: [none, TRANSFORMS]}

@@ -12,6 +12,20 @@ from typing import Any
 
 MODEL = "coco_ssd_mobilenet_v1_0.75_quant_2018_06_29.tflite"
 
+SETS = {
+    "real": """
+detector: detector.safetensors
+evaluation: {images: coco-mini/val2017, annotations: coco-mini/annotations/instances_val2017.json}
+calibration: {images: coco-calib128/train2017}
+""",
+    "demo": """
+detector: demo
+evaluation: demo
+calibration: demo
+""",
+}
+"""Beginnings of specs: the real detector in a folder of `zoo_folder`, and the demo's."""
+
 
 @contextmanager
 def zoo_folder() -> Iterator[Path]:
