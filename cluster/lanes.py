@@ -26,15 +26,19 @@ class Lane:
 
 
 LIGHT = Lane("light")
-"""Work on NumPy, Pillow, LiteRT and the scorers: neither TensorFlow nor torch is imported."""
+"""Work on NumPy, Pillow, LiteRT, ONNX Runtime, OpenVINO and the scorers: neither TensorFlow nor torch is
+imported."""
 
 TENSORFLOW = Lane(
     "tensorflow", environment={**_SINGLE_THREADED, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 )
 """Work that imports TensorFlow."""
 
+TORCH = Lane("torch")
+"""Work that imports torch."""
+
 BENCHMARK = Lane("benchmark", cpus=None)
 """Timing: alone on its node."""
 
-LANES_BY_FRAMEWORK = {"none": LIGHT, "tensorflow": TENSORFLOW}
+LANES_BY_FRAMEWORK = {"none": LIGHT, "tensorflow": TENSORFLOW, "torch": TORCH}
 """The lane of a builder or runtime, by the framework that its worker imports."""

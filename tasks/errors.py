@@ -54,6 +54,12 @@ class QuantizationFailed(TaskFailure):
     reason = "quantization_failed"
 
 
+class CompilerMissing(TaskFailure):
+    """The node has no C++ compiler, and the toolchain compiles."""
+
+    reason = "compiler_missing"
+
+
 class AuditMismatch(TaskFailure):
     """What the artifact really holds is not what its scheme promises."""
 

@@ -21,10 +21,20 @@ class RuntimeSettings:
     threads: int = 1
     """Intra-operator threads, at least 1."""
 
+    options: tuple[tuple[str, str], ...] = ()
+    """(name, value) of the runtime's own options that are not at their default, sorted by name."""
+
     def __post_init__(self) -> None:
-        """Checks the number of threads."""
+        """Checks the number of threads, and that equal options are equal values."""
         if self.threads < 1:
             raise ValueError(f"threads is {self.threads}; it must be at least 1")
+        names = [name for name, _ in self.options]
+        if names != sorted(set(names)):
+            raise ValueError(f"options are {names}; they must be sorted by name, each named once")
+
+    def option(self, name: str, default: str) -> str:
+        """Returns the value of an option, or its default."""
+        return dict(self.options).get(name, default)
 
 
 _LABEL_MARKS = {
@@ -33,6 +43,9 @@ _LABEL_MARKS = {
     "weight_algorithm": "weights_",
     "input_type": "in_",
     "output_type": "out_",
+    "memory_layout": "",
+    "activation_type": "act_",
+    "bias_correction": "bias_",
     "transform": "",
     "keep_float": "float_",
 }
@@ -67,6 +80,7 @@ class Variant:
         for axis, mark in _LABEL_MARKS.items():
             if axis in axes and axes[axis] != defaults[axis]:
                 words.append(mark + _slug(axes[axis]))
+        words += [_slug(value) for _, value in self.settings.options]
         return "-".join([*words, f"t{self.settings.threads}"])
 
 
@@ -284,7 +298,7 @@ class Latency:
     """Median time from raw outputs to detections, on real images."""
 
     load_ms: float
-    """Time to load the artifact and allocate its tensors."""
+    """Time from an artifact's bytes to a session in a fresh process, the runtime's import not included."""
 
     pairs: int
     """Number of (reference, variant) pairs timed."""
@@ -297,6 +311,19 @@ class Latency:
 
     conditions: dict[str, float]
     """State of the machine during the run: load average, CPU steal share, ..."""
+
+    import_ms: float | None = None
+    """Time to import the runtime in a fresh process."""
+
+    first_inference_ms: float | None = None
+    """Time of the first inference after loading, in that process."""
+
+    peak_memory_bytes: int | None = None
+    """Most resident memory of that process over a few inferences, less what it held before the runtime's import."""
+
+    executed_mac_share: dict[str, float] | None = None
+    """Share of multiply-accumulates by the arithmetic that the runtime really executes the artifact in, with its
+    settings on this host, in the words of `Audit.mac_share`; None if the runtime does not tell."""
 
 
 @dataclass(frozen=True)

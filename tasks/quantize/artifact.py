@@ -3,6 +3,9 @@
 import zlib
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
+
+import numpy as np
 
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.detector.weights import Detector
@@ -25,10 +28,23 @@ def source_of(scheme: Scheme) -> Float32 | None:
         scheme: What is to be made.
 
     Returns:
-        The float32 .tflite that it starts from and whose activations are calibrated, or None if it starts from the
-        detector.
+        The float32 artifact that it starts from, or None if it starts from the detector.
     """
-    return Float32(transform=scheme.transform) if builder_of(scheme).from_float32 else None
+    toolchain: Any = builder_of(scheme).source
+    return Float32(toolchain=toolchain, transform=scheme.transform) if toolchain else None
+
+
+def observed_by(scheme: Scheme) -> Float32 | None:
+    """Tells which artifact's activations the statistics for another one are of.
+
+    Args:
+        scheme: What is to be made.
+
+    Returns:
+        The float32 .tflite, the same for every toolchain, or None if the scheme needs no statistics.
+    """
+    needs_statistics = scheme.is_calibrated and builder_of(scheme).calibration == "statistics"
+    return Float32(transform=scheme.transform) if needs_statistics else None
 
 
 def make(
@@ -37,6 +53,7 @@ def make(
     source: bytes | None = None,
     statistics: Statistics | None = None,
     ranking: Sequence[str] = (),
+    pixels: np.ndarray | None = None,
 ) -> bytes:
     """Makes the content of an artifact, and checks that it holds what its scheme promises.
 
@@ -44,8 +61,10 @@ def make(
         detector: Architecture and weights, without the scheme's transform.
         scheme: How to make it.
         source: Content of the artifact that `source_of` names, if it names one.
-        statistics: Of the activations of `source` over the scheme's sample, if the scheme is calibrated.
+        statistics: Of the activations of the artifact that `observed_by` names, over the scheme's sample, if it names
+            one.
         ranking: The layers, the most sensitive first, if the scheme needs a ranking.
+        pixels: (N, S, S, 3) uint8 RGB, the images of the scheme's sample, if its builder is calibrated with images.
 
     Returns:
         Content of the file.
@@ -56,7 +75,7 @@ def make(
         AuditMismatch: If the result is not what the scheme promises.
         ArtifactUnreadable: If the result is damaged.
     """
-    return _audited(detector, scheme, source, statistics, ranking)[0]
+    return _audited(transformed(detector, scheme.transform), scheme, source, statistics, ranking, pixels)[0]
 
 
 def build_artifact(
@@ -66,16 +85,20 @@ def build_artifact(
     source: bytes | None = None,
     statistics: Statistics | None = None,
     ranking: Sequence[str] = (),
+    pixels: np.ndarray | None = None,
 ) -> Artifact:
     """Makes an artifact as `make` does, and stores it.
 
     Args:
-        detector: See `make`, and so for the others.
-        scheme: How to make it.
+        detector: Architecture and weights with the scheme's transform done, so that no worker needs the framework of
+            the transform beside that of the builder. A builder that starts from a source looks at the architecture
+            alone.
+        scheme: See `make`, and so for the others.
         storage: Where the file goes; an artifact that fails its audit is not stored.
-        source: Content of the float32 .tflite.
-        statistics: Of its activations.
+        source: Content of the float32 artifact.
+        statistics: Of activations.
         ranking: The layers by sensitivity.
+        pixels: Calibration images.
 
     Returns:
         The artifact.
@@ -83,7 +106,7 @@ def build_artifact(
     Raises:
         TaskFailure: As `make`.
     """
-    data, found = _audited(detector, scheme, source, statistics, ranking)
+    data, found = _audited(detector, scheme, source, statistics, ranking, pixels)
     form = format_of(builder_of(scheme).format)
     return Artifact(
         sha256=storage.put(data, form.name),
@@ -100,8 +123,9 @@ def toolchain_versions(scheme: Scheme) -> dict[str, str]:
     names = {"quantsweep", *builder_of(scheme).packages}
     transform = transform_of(scheme.transform)
     names |= set(transform.packages) if transform else set()
-    source = source_of(scheme)
-    return {name: version(name) for name in sorted(names)} | (toolchain_versions(source) if source else {})
+    before = (source_of(scheme), observed_by(scheme))
+    names |= {name for made in before if made for name in toolchain_versions(made)}
+    return {name: version(name) for name in sorted(names)}
 
 
 def _audited(
@@ -110,9 +134,10 @@ def _audited(
     source: bytes | None,
     statistics: Statistics | None,
     ranking: Sequence[str],
+    pixels: np.ndarray | None,
 ) -> tuple[bytes, Audit]:
     builder = builder_of(scheme)
-    material = _material(builder, detector, scheme, source, statistics, ranking)
+    material = _material(builder, detector, scheme, source, statistics, ranking, pixels)
     data = _build(builder, material, scheme)
     found = format_of(builder.format).audit(data)
     check_audit(found, scheme, material.kept_float)
@@ -126,10 +151,13 @@ def _material(
     source: bytes | None,
     statistics: Statistics | None,
     ranking: Sequence[str],
+    pixels: np.ndarray | None,
 ) -> Material:
+    wants_images = scheme.is_calibrated and builder.calibration == "images"
     needed = {
-        "the float32 artifact": builder.from_float32 and source is None,
-        "statistics of calibration images": scheme.is_calibrated and statistics is None,
+        "the float32 artifact": builder.source is not None and source is None,
+        "statistics of calibration images": scheme.is_calibrated and not wants_images and statistics is None,
+        "calibration images": wants_images and (pixels is None or not len(pixels)),
         "a ranking of the layers": scheme.needs_ranking and not ranking,
     }
     missing = [what for what, is_missing in needed.items() if is_missing]
@@ -140,9 +168,7 @@ def _material(
         kept = kept_layers(scheme.axes().get("keep_float", "none"), names, ranking)
     except ValueError as error:
         raise UnsupportedScheme(str(error)) from error
-    if builder.from_float32:
-        return Material(detector, source, statistics, kept)
-    return Material(transformed(detector, scheme.transform), None, statistics, kept)
+    return Material(detector, source if builder.source else None, statistics, pixels if wants_images else None, kept)
 
 
 def _build(builder: Builder, material: Material, scheme: Scheme) -> bytes:

@@ -5,13 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from tasks.detector.weights import Detector
 from tasks.errors import UnsupportedScheme
 from tasks.quantize.schemes import Scheme
 from tasks.quantize.statistics import Statistics
 
-Framework = Literal["tensorflow", "none"]
+Framework = Literal["tensorflow", "torch", "none"]
 """What a worker must be able to import; workers of different frameworks are different processes."""
+
+Calibration = Literal["statistics", "images"]
+"""What a calibrated builder is handed: the merged statistics of activations, or the images themselves."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +28,14 @@ class Material:
     builder that works from a float artifact looks at the architecture alone."""
 
     source: bytes | None = None
-    """Content of the float32 .tflite of the (transformed) detector, if `Builder.from_float32`."""
+    """Content of the float32 artifact of the (transformed) detector that `Builder.source` names, if it names one."""
 
     statistics: Statistics | None = None
-    """Statistics of the activations of that float32 .tflite, if the scheme is calibrated."""
+    """Statistics of the activations of the float32 .tflite of the (transformed) detector over the scheme's sample, if
+    the scheme is calibrated with `Builder.calibration` "statistics"."""
+
+    pixels: np.ndarray | None = None
+    """(N, S, S, 3) uint8 RGB, the images of the scheme's sample, if it is calibrated with "images"."""
 
     kept_float: tuple[str, ...] = ()
     """Names of the layers that stay in float."""
@@ -60,8 +69,8 @@ class Builder:
     toolchain: str
     """The toolchain that it uses."""
 
-    runtime: str
-    """The runtime that runs the artifact."""
+    runtimes: tuple[str, ...]
+    """The runtimes that run the artifact, the one that a spec means by default first."""
 
     framework: Framework
     """What the worker imports."""
@@ -72,8 +81,14 @@ class Builder:
     format: str = "tflite"
     """File format of the artifact, which has handlers in `tasks.quantize.formats`."""
 
-    from_float32: bool = False
-    """Whether it starts from the float32 .tflite of the detector, made before it."""
+    source: str | None = None
+    """Toolchain of the float32 artifact that it starts from, made before it; None if it starts from the detector."""
+
+    calibration: Calibration = "statistics"
+    """What it is handed of calibration images."""
+
+    is_compiled: bool = False
+    """Whether the artifact holds machine code, so that it belongs to the instruction set of the node that runs it."""
 
     packages: tuple[str, ...] = ()
     """Distributions whose versions decide about the artifact's bytes."""
@@ -82,7 +97,17 @@ class Builder:
     """What it cannot make."""
 
 
-_MODULES = ("tasks.quantize.litert_converter", "tasks.quantize.litert_quantizer", "tasks.quantize.keras_build")
+_MODULES = (
+    "tasks.quantize.litert_converter",
+    "tasks.quantize.litert_quantizer",
+    "tasks.quantize.keras_build",
+    "tasks.quantize.torch_eager",
+    "tasks.quantize.torch_inductor",
+    "tasks.quantize.torch_pt2e",
+    "tasks.quantize.onnx_export",
+    "tasks.quantize.onnx_quantizer",
+    "tasks.quantize.openvino_nncf",
+)
 _BUILDERS: dict[tuple[type[Scheme], str], Builder] = {}
 
 

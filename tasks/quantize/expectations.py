@@ -56,9 +56,14 @@ class Expectation:
 _EXPECTATIONS: dict[type[Scheme], Expectation] = {
     Float32: Expectation("float32", "float32"),
     Float16: Expectation("float16", "float16", elsewhere={"keras": Expectation("float16", "float32")}),
-    BFloat16: Expectation("bfloat16", "float32"),
+    BFloat16: Expectation("bfloat16", "float32", elsewhere={"inductor": Expectation("bfloat16", "bfloat16")}),
     DynamicInt8: Expectation(
-        "dynamic_int8", "int8", elsewhere={"converter": Expectation("dynamic_int8", "int8", (FLOAT32_SMALL,))}
+        "dynamic_int8",
+        "int8",
+        elsewhere={
+            "converter": Expectation("dynamic_int8", "int8", (FLOAT32_SMALL,)),
+            "onnxruntime": Expectation("dynamic_int8", "uint8"),
+        },
     ),
     # The toolchain has no 4-bit depthwise weights: see `tasks.quantize.recipe`.
     DynamicInt4: Expectation("dynamic_int4", "int4", depthwise=Expectation("dynamic_int8", "int8")),

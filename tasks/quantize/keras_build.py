@@ -25,7 +25,7 @@ def _register(scheme: type[Scheme], build: BuildFunction) -> None:
         Builder(
             scheme=scheme,
             toolchain="keras",
-            runtime="keras",
+            runtimes=("keras",),
             # Making the file is NumPy's work, but its audit traces the function that the file stands for.
             framework="tensorflow",
             build=build,

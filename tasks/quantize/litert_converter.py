@@ -14,7 +14,7 @@ from tasks.quantize.schemes import DynamicInt8, Float16, Float32, Scheme, Static
 
 
 def build_float32(material: Material, scheme: Float32) -> bytes:
-    """Makes the float32 artifact: the reference, and what every artifact that is made `from_float32` starts from."""
+    """Makes the float32 artifact: the reference, and what what most LiteRT artifacts start from."""
     return float_flatbuffer(material.detector)
 
 
@@ -152,16 +152,16 @@ def _nothing_kept(reason: str) -> Limit:
     return Limit("keep_float", ("none",), reason)
 
 
-def _register(scheme: type[Scheme], build: Any, limits: tuple[Limit, ...] = (), from_float32: bool = False) -> None:
+def _register(scheme: type[Scheme], build: Any, limits: tuple[Limit, ...] = (), source: str | None = None) -> None:
     register(
         Builder(
             scheme=scheme,
             toolchain="converter",
-            runtime="litert",
+            runtimes=("litert",),
             framework="tensorflow",
             build=build,
-            from_float32=from_float32,
-            packages=("ai-edge-litert", "tensorflow") if from_float32 else ("tensorflow", "tf-keras"),
+            source=source,
+            packages=("ai-edge-litert", "tensorflow") if source else ("tensorflow", "tf-keras"),
             limits=limits,
         )
     )
@@ -174,7 +174,7 @@ _register(
     build_dynamic_int8,
     (_MIN_MAX_WEIGHTS, _nothing_kept("TFLiteConverter's dynamic quantization takes no list of layers")),
 )
-_register(StaticInt8, build_static_int8, (_MIN_MAX_WEIGHTS, _MIN_MAX_RANGES, _ASYMMETRIC), from_float32=True)
+_register(StaticInt8, build_static_int8, (_MIN_MAX_WEIGHTS, _MIN_MAX_RANGES, _ASYMMETRIC), source="converter")
 _register(
     StaticInt8x16,
     build_static_int8x16,
@@ -184,5 +184,5 @@ _register(
         Limit("granularity", ("per_channel",), "TFLiteConverter fails on per-tensor depthwise kernels"),
         _nothing_kept("TFLiteConverter's quantizer for 16-bit activations takes no list of layers"),
     ),
-    from_float32=True,
+    source="converter",
 )

@@ -122,10 +122,10 @@ def _register(build: BuildFunction, *schemes: type[Scheme]) -> None:
             Builder(
                 scheme=scheme,
                 toolchain="litert_quantizer",
-                runtime="litert",
+                runtimes=("litert",),
                 framework="none",
                 build=build,
-                from_float32=True,
+                source="converter",
                 packages=_PACKAGES,
             )
         )

@@ -9,11 +9,17 @@ from tasks.quantize.kept_layers import check_keep_float, is_ranked
 from tasks.quantize.transforms.base import NONE as NO_TRANSFORM
 from tasks.quantize.transforms.base import check_transform
 
-Toolchain = Literal["converter", "litert_quantizer", "keras"]
+Toolchain = Literal[
+    "converter", "litert_quantizer", "keras", "eager", "inductor", "pt2e", "quantize_dynamic", "onnx", "onnxruntime",
+    "nncf",
+]  # fmt: skip
 Granularity = Literal["per_channel", "per_tensor"]
 Symmetry = Literal["asymmetric", "symmetric"]
 WeightAlgorithm = Literal["min_max", "mse", "octav", "gptq", "oscar"]
 EndType = Literal["float32", "int8", "uint8"]
+MemoryLayout = Literal["channels_last", "contiguous"]
+ActivationType = Literal["uint8", "int8"]
+BiasCorrection = Literal["fast", "accurate", "none"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "toolchain": get_args(Toolchain),
@@ -22,7 +28,17 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "weight_algorithm": get_args(WeightAlgorithm),
     "input_type": get_args(EndType),
     "output_type": get_args(EndType),
+    "memory_layout": get_args(MemoryLayout),
+    "activation_type": get_args(ActivationType),
+    "bias_correction": get_args(BiasCorrection),
 }
+_TOOLCHAINS_WITH = {
+    "memory_layout": ("eager", "inductor", "pt2e", "quantize_dynamic"),
+    "activation_type": ("onnxruntime",),
+    "bias_correction": ("nncf",),
+}
+"""The toolchains that an axis exists under, where it does not exist under all."""
+
 _CHECKS = {"range_estimator": check_estimator, "transform": check_transform, "keep_float": check_keep_float}
 
 
@@ -39,10 +55,15 @@ class Scheme:
 
     toolchain: Toolchain = "converter"
     """What makes the artifact: `converter` is TFLiteConverter, `litert_quantizer` is litert-quantizer, `keras` is the
-    Keras build itself."""
+    Keras build itself, `eager` the torch build itself, `inductor` is torch's AOTInductor, `pt2e` is torchao's PT2E
+    before it, `quantize_dynamic` torch's function of that name before it, `onnx` is torch's ONNX exporter,
+    `onnxruntime` is onnxruntime.quantization, `nncf` is OpenVINO's NNCF."""
 
     transform: str = NO_TRANSFORM
     """What is done to the float weights first: `none`, `equalized`, `clustered_16`, `binary`, ..."""
+
+    memory_layout: MemoryLayout = "channels_last"
+    """Order of the dimensions of torch's tensors in memory: NHWC (`channels_last`) or NCHW (`contiguous`)."""
 
     def __post_init__(self) -> None:
         """Resets absent axes and checks the others."""
@@ -62,7 +83,7 @@ class Scheme:
 
     def absent_axes(self) -> frozenset[str]:
         """Returns the axes that do not exist under the values of the others."""
-        return frozenset()
+        return frozenset(axis for axis, toolchains in _TOOLCHAINS_WITH.items() if self.toolchain not in toolchains)
 
     def axes(self) -> dict[str, Any]:
         """Returns the axes that exist and their values, in order of declaration."""
@@ -109,7 +130,7 @@ class Float32(Scheme):
 @dataclass(frozen=True)
 class Float16(Scheme):
     """IEEE half precision: on LiteRT weights stored in half, computed in float32 where the CPU has no half kernels;
-    on Keras the policy mixed_float16.
+    on Keras the policy mixed_float16; on torch weights and activations in half.
     """
 
     name = "float16"
@@ -117,7 +138,7 @@ class Float16(Scheme):
 
 @dataclass(frozen=True)
 class BFloat16(Scheme):
-    """bfloat16 arithmetic on float32 variables: the Keras policy mixed_bfloat16."""
+    """bfloat16 arithmetic: the Keras policy mixed_bfloat16 on float32 variables; on torch weights and activations."""
 
     name = "bfloat16"
 
@@ -213,6 +234,13 @@ class StaticInt8(_Static):
 
     output_type: EndType = "float32"
     """Element type of the output tensors."""
+
+    activation_type: ActivationType = "uint8"
+    """Integers that hold activations, `QUInt8` or `QInt8` in ONNX Runtime's words."""
+
+    bias_correction: BiasCorrection = "fast"
+    """How NNCF moves biases to make up for the mean error of a layer: `fast`, layer by layer on its own inputs,
+    `accurate`, on inputs that went through the layers quantized before it, or `none`."""
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,20 @@ class Session(Protocol):
 
 
 @dataclass(frozen=True)
+class Option:
+    """A setting that one runtime has and others have not."""
+
+    name: str
+    """The key in specs."""
+
+    choices: tuple[str, ...]
+    """Its values, the default first."""
+
+    meaning: str
+    """What it does, in a few words."""
+
+
+@dataclass(frozen=True)
 class Runtime:
     """One way of running artifacts."""
 
@@ -72,7 +86,7 @@ class Runtime:
     formats: tuple[str, ...]
     """File formats that it opens (suffixes without the dot)."""
 
-    framework: Literal["tensorflow", "none"]
+    framework: Literal["tensorflow", "torch", "none"]
     """What the worker must be able to import."""
 
     open: Callable[[bytes, RuntimeSettings], Session]
@@ -81,12 +95,50 @@ class Runtime:
     packages: tuple[str, ...]
     """Distributions whose versions decide about outputs and latency."""
 
+    extra: str | None = None
+    """The extra of the quantsweep distribution that installs it with all its toolchains; None if it always is."""
+
+    options: tuple[Option, ...] = ()
+    """Settings of its own, which may change outputs."""
+
+    executed: Callable[[bytes, RuntimeSettings], dict[str, float]] | None = None
+    """(content of an artifact file, settings) -> share of multiply-accumulates by the arithmetic that it is executed
+    in, in the words of `Audit.mac_share`. None if the runtime does not tell."""
+
     def version(self) -> str:
         """Returns names and versions of the packages: `ai-edge-litert 2.3.0`. Imports none of them."""
         return ", ".join(f"{package} {metadata.version(package)}" for package in self.packages)
 
+    def settings(self, threads: int = 1, **options: str) -> RuntimeSettings:
+        """Makes settings.
 
-_MODULES = ("tasks.runtimes.litert", "tasks.runtimes.keras")
+        Args:
+            threads: Intra-operator threads.
+            **options: Values of its options; those left out are at their default.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ValueError: If there is no such option or value; the message names the choices.
+        """
+        known = {option.name: option for option in self.options}
+        for name, value in options.items():
+            if name not in known:
+                raise ValueError(f"{self.name} has no option {name}; options: {', '.join(known) or 'none'}")
+            if value not in known[name].choices:
+                raise ValueError(f"{name} is {value!r}; choices: {', '.join(known[name].choices)}")
+        chosen = sorted((name, value) for name, value in options.items() if value != known[name].choices[0])
+        return RuntimeSettings(self.name, threads, tuple(chosen))
+
+
+_MODULES = (
+    "tasks.runtimes.litert",
+    "tasks.runtimes.keras",
+    "tasks.runtimes.torch",
+    "tasks.runtimes.onnxruntime",
+    "tasks.runtimes.openvino",
+)
 _RUNTIMES: dict[str, Runtime] = {}
 
 

@@ -22,7 +22,14 @@ class Format:
     """Hashes its graph without values; see `tasks.quantize.structure`. Raises ArtifactUnreadable."""
 
 
-_MODULES = ("tasks.quantize.formats.tflite", "tasks.quantize.formats.safetensors")
+_MODULES = (
+    "tasks.quantize.formats.tflite",
+    "tasks.quantize.formats.safetensors",
+    "tasks.quantize.formats.torch_safetensors",
+    "tasks.quantize.formats.pt2",
+    "tasks.quantize.formats.onnx",
+    "tasks.quantize.formats.openvino_ir",
+)
 _FORMATS: dict[str, Format] = {}
 
 
