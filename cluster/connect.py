@@ -24,8 +24,8 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Benchmarks inherit the niceness of their worker; Ray's default of 15 yields to everything else on the machine.
     "RAY_worker_niceness": "0",
-    # Ray ends idle workers beyond one a CPU, and a TensorFlow worker takes seconds to come back: keep one a lane.
-    "RAY_num_workers_soft_limit": str(3 * (os.cpu_count() or 1)),
+    # Ray ends idle workers beyond one a CPU, and one of TensorFlow or torch takes seconds to start: keep one a lane.
+    "RAY_num_workers_soft_limit": str(4 * (os.cpu_count() or 1)),
 }
 _RETRIES = 2
 _CONNECT_SECONDS = 5

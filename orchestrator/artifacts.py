@@ -1,17 +1,21 @@
 """Artifacts of a plan: each made once, after what it starts from."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from cluster.executor import Ref
-from cluster.lanes import LANES_BY_FRAMEWORK, Lane
+from cluster.lanes import LANES_BY_FRAMEWORK
+from orchestrator.block import DEFAULT_RUNTIME
 from orchestrator.calibration import Calibration
 from orchestrator.graph import Graph
+from orchestrator.images import PreparedImages
 from orchestrator.plan import Plan
 from orchestrator.sensitivity import Sensitivities
 from results.store import Store
 from tasks import steps
-from tasks.quantize.artifact import source_of, toolchain_versions
+from tasks.quantize.artifact import observed_by, source_of, toolchain_versions
 from tasks.quantize.builders import builder_of
 from tasks.quantize.kept_layers import NONE
 from tasks.quantize.schemes import Scheme
@@ -24,11 +28,32 @@ Continuation = Callable[["Artifact | Failure"], None]
 """Gets the artifact, or why there is none."""
 
 
+@dataclass(frozen=True)
+class Foundation:
+    """What an artifact starts from besides the detector."""
+
+    source: Artifact | None
+    """The float32 artifact, if the toolchain starts from one."""
+
+    statistics: Ref | None = None
+    """A ref to the statistics of activations, if the toolchain is calibrated with them."""
+
+    images: Ref | None = None
+    """A ref to the shard of calibration images, if the toolchain is calibrated with those."""
+
+
 class Artifacts:
     """Makes what the database does not know yet."""
 
     def __init__(
-        self, plan: Plan, graph: Graph, store: Store, detector: Ref, calibration: Calibration, rankings: Sensitivities
+        self,
+        plan: Plan,
+        graph: Graph,
+        store: Store,
+        detector: Ref,
+        images: PreparedImages,
+        calibration: Calibration,
+        rankings: Sensitivities,
     ) -> None:
         """Takes what artifacts are made from.
 
@@ -37,11 +62,12 @@ class Artifacts:
             graph: Where the work goes.
             store: Where results go.
             detector: A ref to the detector.
+            images: Where calibration images come from.
             calibration: Where statistics come from.
             rankings: Where rankings of layers come from.
         """
         self._plan, self._graph, self._store, self._detector = plan, graph, store, detector
-        self._calibration, self._rankings = calibration, rankings
+        self._images, self._calibration, self._rankings = images, calibration, rankings
         self._waiting: dict[str, list[Continuation]] = {}
 
     def request(self, scheme: Scheme, then: Continuation) -> None:
@@ -59,55 +85,90 @@ class Artifacts:
         waiting = self._waiting.setdefault(key, [])
         waiting.append(then)
         if len(waiting) == 1:
-            self.with_foundation(scheme, partial(self._ranked, scheme))
+            self.with_foundation(scheme, partial(self._founded, scheme))
 
-    def with_foundation(
-        self, scheme: Scheme, then: Callable[["Artifact | Failure | None", "Ref | Failure | None"], None]
-    ) -> None:
+    def with_foundation(self, scheme: Scheme, then: Callable[["Foundation | Failure"], None]) -> None:
         """Asks for what an artifact starts from.
 
         Args:
             scheme: How it is made.
-            then: Gets the float32 .tflite and a ref to the statistics, each None if the scheme needs none, or a
-                `Failure`.
+            then: Gets it, or a `Failure`.
         """
         source = source_of(scheme)
         if source is None:
-            then(None, None)
-            return
-
-        def calibrated(made: Artifact | Failure) -> None:
-            if isinstance(made, Failure) or not scheme.is_calibrated:
-                then(made, None)
-                return
-            axes = scheme.axes()
-            self._calibration.statistics(
-                made, axes["calibration_seed"], axes["calibration_images"], lambda found: then(made, found)
-            )
-
-        self.request(source, calibrated)
-
-    def _ranked(self, scheme: Scheme, source: Artifact | Failure | None, statistics: Ref | Failure | None) -> None:
-        if isinstance(source, Failure):
-            self._settle(scheme, source)
-        elif isinstance(statistics, Failure):
-            self._settle(scheme, statistics)
-        elif scheme.needs_ranking and source is not None:
-            self._rankings.ranking(
-                scheme.keeping(NONE), source, statistics, partial(self._build, scheme, source, statistics)
-            )
+            self._calibrated(scheme, None, then)
         else:
-            self._build(scheme, source, statistics, ())
+            self.request(source, lambda made: self._calibrated(scheme, made, then))
 
-    def _build(
-        self, scheme: Scheme, source: Artifact | None, statistics: Ref | None, ranking: tuple[str, ...] | Failure
+    def _calibrated(
+        self, scheme: Scheme, source: Artifact | Failure | None, then: Callable[["Foundation | Failure"], None]
     ) -> None:
+        observed = observed_by(scheme)
+        axes = scheme.axes()
+        if isinstance(source, Failure):
+            then(source)
+        elif observed is not None:
+            self.request(observed, lambda made: self._observed(scheme, source, made, then))
+        elif scheme.is_calibrated:
+            images = self._images.sample(axes["calibration_seed"], axes["calibration_images"])
+            then(Foundation(source, images=images))
+        else:
+            then(Foundation(source))
+
+    def _observed(
+        self,
+        scheme: Scheme,
+        source: Artifact | None,
+        observed: Artifact | Failure,
+        then: Callable[["Foundation | Failure"], None],
+    ) -> None:
+        def take(found: Ref | Failure) -> None:
+            then(found if isinstance(found, Failure) else Foundation(source, statistics=found))
+
+        if isinstance(observed, Failure):
+            then(observed)
+            return
+        axes = scheme.axes()
+        self._calibration.statistics(observed, axes["calibration_seed"], axes["calibration_images"], take)
+
+    def _founded(self, scheme: Scheme, foundation: "Foundation | Failure") -> None:
+        """Goes on from what the artifact starts from to the ranking of layers, if it needs one."""
+
+        def rank(basis: Foundation | Failure) -> None:
+            if isinstance(basis, Failure):
+                self._settle(scheme, basis)
+                return
+            assert isinstance(foundation, Foundation) and basis.source is not None
+            self._rankings.ranking(
+                ranked_by(scheme), basis.source, basis.statistics, partial(self._ranked, scheme, foundation)
+            )
+
+        if isinstance(foundation, Failure):
+            self._settle(scheme, foundation)
+        elif scheme.needs_ranking:
+            self.with_foundation(ranked_by(scheme), rank)
+        else:
+            self._ranked(scheme, foundation, ())
+
+    def _ranked(self, scheme: Scheme, foundation: "Foundation", ranking: tuple[str, ...] | Failure) -> None:
+        transform = transform_of(scheme.transform)
         if isinstance(ranking, Failure):
             self._settle(scheme, ranking)
-            return
+        elif transform is None:
+            self._build(scheme, foundation, ranking, self._detector)
+        else:
+            self._graph.once(
+                f"transform {scheme.transform}", _PRIORITY, LANES_BY_FRAMEWORK[transform.framework], "transform",
+                steps.transform, self._detector, scheme.transform,
+                then=partial(self._build, scheme, foundation, ranking), stays=True,
+            )  # fmt: skip
+
+    def _build(self, scheme: Scheme, foundation: "Foundation", ranking: tuple[str, ...], detector: Ref) -> None:
+        lane = LANES_BY_FRAMEWORK[builder_of(scheme).framework]
         self._graph.once(
-            self._plan.request_key(scheme), _PRIORITY, _lane_of(scheme), "quantize", steps.build, self._detector,
-            scheme, source, statistics, ranking, self._plan.storage, then=partial(self._settle, scheme),
+            self._plan.request_key(scheme), _PRIORITY, lane, "quantize", steps.build, detector, scheme,
+            foundation.source, foundation.statistics, foundation.images, ranking, self._plan.storage,
+            then=partial(self._settle, scheme),
         )  # fmt: skip
 
     def _settle(self, scheme: Scheme, result: steps.Built | Failure) -> None:
@@ -140,8 +201,19 @@ def known_artifact(plan: Plan, store: Store, request_key: str) -> Artifact | Fai
     return None if is_gone else known
 
 
-def _lane_of(scheme: Scheme) -> Lane:
-    """The lane of the builder; a builder that starts from the detector does the scheme's transform, too."""
-    builder, transform = builder_of(scheme), transform_of(scheme.transform)
-    frameworks = {builder.framework} | ({transform.framework} if transform and not builder.from_float32 else set())
-    return LANES_BY_FRAMEWORK[max(frameworks, key=lambda framework: framework != "none")]
+def ranked_by(scheme: Scheme) -> Scheme:
+    """Tells which scheme's ranking of layers serves another one.
+
+    How much noise a layer's numbers suffer lies in the numbers, not in who rounds them: litert-quantizer, which makes
+    an artifact in a tenth of a second, ranks for every toolchain of other runtimes.
+
+    Args:
+        scheme: One that needs a ranking.
+
+    Returns:
+        Itself without kept layers if it is made for LiteRT, else what litert-quantizer makes of the same axes.
+    """
+    values: dict[str, Any] = {"keep_float": NONE}
+    if DEFAULT_RUNTIME not in builder_of(scheme).runtimes:
+        values["toolchain"] = "litert_quantizer"
+    return replace(scheme, **values)

@@ -3,11 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from orchestrator.artifacts import ranked_by
 from orchestrator.plan import Plan
 from results.store import Store
 from tasks.detector.ssd_mobilenet_v1 import layers
-from tasks.quantize.artifact import source_of
-from tasks.quantize.kept_layers import NONE
+from tasks.quantize.artifact import observed_by, source_of
 from tasks.quantize.schemes import Scheme
 from tasks.types import Artifact, Failure
 
@@ -88,8 +88,8 @@ def forecast(plan: Plan, store: Store | None) -> Forecast:
         if isinstance(made, Artifact):
             label = next(variant.label for variant in space.variants if variant.scheme == scheme)
             equal.setdefault(made.sha256, []).append(label)
-    sources = {source_of(scheme) for scheme in schemes} - {None, *schemes}
-    ranked = {scheme.keeping(NONE) for scheme in schemes if scheme.needs_ranking}
+    sources = {made for scheme in schemes for made in (source_of(scheme), observed_by(scheme))} - {None, *schemes}
+    ranked = {ranked_by(scheme) for scheme in schemes if scheme.needs_ranking}
     return Forecast(
         variants=len(space.variants),
         repeats=space.repeats,
@@ -114,7 +114,7 @@ def _images_by_source(plan: Plan, schemes: list[Scheme]) -> dict[str, int]:
     """Number of distinct calibration images by transform; each transform has its own float32 build."""
     images: dict[str, set[int]] = {}
     for scheme in schemes:
-        if scheme.is_calibrated:
+        if observed_by(scheme) is not None:
             axes = scheme.axes()
             sample = plan.sample(axes["calibration_seed"], axes["calibration_images"])
             images.setdefault(scheme.transform, set()).update(file.image_id for file in sample)

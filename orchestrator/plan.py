@@ -16,8 +16,10 @@ from tasks.detector.demo import demo_detector
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.detector.weights import Detector
 from tasks.errors import DataMistake, SpecMistake
+from tasks.host import this_host
 from tasks.identity import key_of
 from tasks.quantize.artifact import toolchain_versions
+from tasks.quantize.builders import builder_of
 from tasks.quantize.kept_layers import kept_layers
 from tasks.quantize.schemes import Scheme
 from tasks.runtimes.base import runtime_of
@@ -54,6 +56,9 @@ class Plan:
     storage: ArtifactStorage
     """Where files go."""
 
+    isa: tuple[str, ...]
+    """Instruction set of the node that times, which compiled artifacts are for."""
+
     @property
     def detector_name(self) -> str:
         """Name of the detector for people."""
@@ -79,7 +84,10 @@ class Plan:
         images = self._calibration_key() if uses_images else None
         ranking = _RANKING_PROTOCOL if scheme.needs_ranking else None
         versions = toolchain_versions(scheme)
-        return key_of("artifact", self.detector.sha256, scheme.name, scheme, images, ranking, versions)
+        isa = self.isa if builder_of(scheme).is_compiled else None
+        return key_of(
+            "artifact", self.detector.sha256, scheme.name, scheme.axes(), images, ranking, versions, isa
+        )  # fmt: skip
 
     def sensitivity_key(self, scheme: Scheme, scored: bool) -> str:
         """Returns the key of a sensitivity analysis.
@@ -94,7 +102,7 @@ class Plan:
         scoring = (self.evaluation.fingerprint, self.scoring(REFERENCE.settings)) if scored else None
         versions = toolchain_versions(scheme)
         return key_of(
-            "sensitivity", self.detector.sha256, scheme.name, scheme, self._calibration_key(), _RANKING_PROTOCOL,
+            "sensitivity", self.detector.sha256, scheme.name, scheme.axes(), self._calibration_key(), _RANKING_PROTOCOL,
             versions, scoring,
         )  # fmt: skip
 
@@ -118,6 +126,7 @@ class Plan:
             "architecture": key_of(replace(self.detector.spec, class_names=())),
             "postprocessing": self.spec.postprocessing,
             "runtime": settings.runtime,
+            "runtime_options": dict(settings.options),
             "runtime_version": runtime_of(settings.runtime).version(),
         }
 
@@ -177,7 +186,7 @@ def prepare(spec: Spec, storage: ArtifactStorage, folder: Path) -> Plan:
         calibration = _images(spec.calibration) if spec.calibration else demo_calibration(folder)
         _refuse_small(spec, calibration)
         refuse_overlap(calibration, evaluation)
-    return Plan(spec, detector, evaluation, calibration, storage)
+    return Plan(spec, detector, evaluation, calibration, storage, this_host().isa)
 
 
 def _annotated(images: ImageSet) -> Dataset:

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
+from orchestrator.block import DEFAULT_RUNTIME, Broken
 from orchestrator.budget import Budget
 from orchestrator.document import Document, Place, Problem, read_document, refuse
-from orchestrator.space import Broken, Space, expand, expand_schemes
+from orchestrator.space import Space, expand, expand_blocks
 from tasks.errors import SpecMistake
 from tasks.quantize.kept_layers import NONE
 from tasks.quantize.schemes import Scheme
@@ -201,10 +202,15 @@ def parse_spec(text: str, origin: str, folder: Path) -> Spec:
 
 def _sensitivity(blocks: Any) -> tuple[tuple[Scheme, ...], list[Broken]]:
     """Multiplies out the blocks of `sensitivity`: schemes of which one layer at a time can be quantized."""
-    schemes, broken = expand_schemes(blocks if isinstance(blocks, list) else [])
-    for scheme in schemes:
-        if scheme.axes().get("keep_float", "") != NONE:
-            broken.append(((), f"{scheme.name} cannot be analysed layer by layer; it must have `keep_float: none`"))
+    asked, broken = expand_blocks(blocks if isinstance(blocks, list) else [])
+    schemes = [each.scheme for each in asked]
+    for each in asked:
+        if each.scheme.axes().get("keep_float", "") != NONE:
+            message = f"{each.scheme.name} cannot be analysed layer by layer; it must have `keep_float: none`"
+            broken.append(((), message))
+        if each.runtime != DEFAULT_RUNTIME:
+            message = f"layers are analysed on {DEFAULT_RUNTIME} alone, not on {each.runtime}; their order serves all"
+            broken.append(((), message))
     return tuple(dict.fromkeys(schemes)), list(dict.fromkeys(broken))
 
 

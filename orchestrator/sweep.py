@@ -1,15 +1,15 @@
 """The sweep: every variant of a plan through the task graph, every result into the database as it comes."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sqlalchemy import Engine
 
-from cluster.executor import Executor, Ref
+from cluster.executor import Executor
 from cluster.lanes import LIGHT
 from orchestrator.accuracies import Accuracies
-from orchestrator.artifacts import Artifacts, known_artifact
+from orchestrator.artifacts import Artifacts, Foundation, known_artifact, ranked_by
 from orchestrator.calibration import Calibration
 from orchestrator.graph import Graph
 from orchestrator.images import PreparedImages
@@ -24,6 +24,7 @@ from results.sweep_record import SweepRecord, variant_key
 from tasks import steps
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.identity import key_of
+from tasks.quantize.artifact import observed_by
 from tasks.quantize.schemes import Scheme
 from tasks.types import Accuracy, Artifact, Failure, Latency, Variant
 
@@ -165,22 +166,25 @@ class Sweep:
         Raises:
             DataMistake: If an image is damaged.
         """
-        plan, observer = self._plan, self._observer
+        observer, variants = self._observer, self._plan.spec.space.variants
+        observer.began(len(variants), len(variants) - len(self.unsettled), len(self._plan.evaluation))
+        observer.stage("asking the benchmark node what it is")
+        host = benchmark_host(executor)
+        plan = self._plan = replace(self._plan, isa=host.isa)
         graph = self._graph = Graph(executor)
-        variants = plan.spec.space.variants
-        observer.began(len(variants), len(variants) - len(self.unsettled), len(plan.evaluation))
         observer.stage("preparing images")
         images = PreparedImages(plan, graph)
-        calibration = Calibration(plan, graph, images, self._samples())
+        calibration = Calibration(plan, graph, images, self._observed_samples())
+        for seed, size in self._image_samples():
+            images.sample(seed, size)
         # A damaged image ends the sweep here, before anything is written.
         graph.run()
         self._begin()
-        observer.stage("asking the benchmark node what it is")
-        self._latencies = Latencies(plan, graph, self._store, images, benchmark_host(executor))
+        self._latencies = Latencies(plan, graph, self._store, images, host)
         detector, self._truth = executor.put(plan.detector), executor.put(plan.evaluation.ground_truth())
         self._accuracies = Accuracies(plan, graph, self._store, self._truth, images, observer)
         sensitivities = Sensitivities(plan, graph, self._store, detector, self._truth, images, self._accuracies)
-        artifacts = Artifacts(plan, graph, self._store, detector, calibration, sensitivities)
+        artifacts = Artifacts(plan, graph, self._store, detector, images, calibration, sensitivities)
         observer.stage("building, scoring and timing")
         self._reference = _Run(REFERENCE, plan.request_key(REFERENCE.scheme))
         self._reference_made, self._reference_scored = _Gate(), _Gate()
@@ -196,15 +200,24 @@ class Sweep:
             self.key, graph.submitted, sum(run.failure is not None for run in runs) + len(unanalysed)
         )  # fmt: skip
 
-    def _samples(self) -> set[tuple[int, int]]:
+    def _unmade(self) -> list[Scheme]:
+        """Schemes whose artifacts must be made."""
+        wanted = [variant.scheme for variant in self.unsettled]
+        return [
+            scheme
+            for scheme in wanted
+            if known_artifact(self._plan, self._store, self._plan.request_key(scheme)) is None
+        ]
+
+    def _observed_samples(self) -> set[tuple[int, int]]:
         """Seed and size of every calibration sample whose statistics will be asked for."""
-        plan = self._plan
-        wanted = [variant.scheme for variant in self.unsettled] + list(self.unanalysed)
-        unknown = [
-            scheme for scheme in wanted if known_artifact(plan, self._store, plan.request_key(scheme)) is None
-        ]  # fmt: skip
-        calibrated = [scheme.axes() for scheme in (*unknown, *self.unanalysed) if scheme.is_calibrated]
-        return {(axes["calibration_seed"], axes["calibration_images"]) for axes in calibrated}
+        schemes = [*self._unmade(), *self.unanalysed]
+        schemes += [ranked_by(scheme) for scheme in schemes if scheme.needs_ranking]
+        return _samples(scheme for scheme in schemes if observed_by(scheme) is not None)
+
+    def _image_samples(self) -> set[tuple[int, int]]:
+        """Seed and size of every calibration sample that a toolchain wants to see itself."""
+        return _samples(scheme for scheme in self._unmade() if scheme.is_calibrated and observed_by(scheme) is None)
 
     def _begin(self) -> None:
         plan, store = self._plan, self._store
@@ -230,12 +243,12 @@ class Sweep:
                 failed.append(scheme)
                 self._observer.stage(f"the layers of {scheme.name} could not be analysed: {ranking.message}")
 
-        def begin(scheme: Scheme, source: Artifact | Failure | None, statistics: Ref | Failure | None) -> None:
-            broken = next((item for item in (source, statistics) if isinstance(item, Failure)), None)
-            if broken is not None:
-                take(scheme, broken)
-            elif isinstance(source, Artifact):
-                sensitivities.ranking(scheme, source, statistics, partial(take, scheme))
+        def begin(scheme: Scheme, foundation: Foundation | Failure) -> None:
+            if isinstance(foundation, Failure):
+                take(scheme, foundation)
+            else:
+                assert foundation.source is not None
+                sensitivities.ranking(scheme, foundation.source, foundation.statistics, partial(take, scheme))
 
         for scheme in self.unanalysed:
             artifacts.with_foundation(scheme, partial(begin, scheme))
@@ -358,3 +371,8 @@ class Sweep:
             f"confirm {accuracy_key}", _SCORE, LIGHT, "score", steps.confirm, self._plan.storage, self._truth,
             self._store.accuracy_of(accuracy_key), then=take,
         )  # fmt: skip
+
+
+def _samples(schemes: Iterable[Scheme]) -> set[tuple[int, int]]:
+    axes = [scheme.axes() for scheme in schemes]
+    return {(each["calibration_seed"], each["calibration_images"]) for each in axes}

@@ -29,6 +29,11 @@ write an upsert on the primary key.
   holds the axes that exist. Rows that schema 0001 wrote hold in `scheme_json` only the axes that it knew; their columns
   say what it did, having no choice (`range_estimator` is `min_max`, `transform` is `none`, ...). Their audits have no
   `layers` and no `codebook_size`.
+- `import_ms`, `load_ms`, `first_inference_ms` and `peak_memory_bytes` are of a cold start: one fresh process that
+  imports the runtime, opens the artifact and runs a few images. Latencies that schemas before 0003 wrote have only
+  `load_ms`, and theirs is that of a second load in one process, which is shorter.
+- `int8_mac_share` is what the artifact's file asks for; `executed_int8_mac_share` is what the runtime makes of it,
+  where it tells: the CPU may lack instructions, and a runtime may have no int8 kernel for a layer.
 - Variants with `simulated` have weights of a form that no kernel makes use of (clustered, binary): AP, stored and
   compressed bytes are true, the latency is that of the same scheme without the transform.
 - `ap_loss_low` and `ap_loss_high` are the latest interval of `loss_intervals` for this accuracy and the reference's.

@@ -237,6 +237,7 @@ def show(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, An
             schema.latencies.c.pairs.label("latency_pairs"),
             schema.latencies.c.settings.label("measurement"),
             schema.latencies.c.conditions,
+            schema.latencies.c.executed_mac_share,
             schema.hosts.c.properties.label("machine"),
             schema.artifacts.c.audit,
         )

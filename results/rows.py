@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import Boolean, Double, Integer, Table, Text
 
-from results.schema import AXES
+from results.schema import AXES, latencies
 from results.sweep_record import SweepRecord, variant_key
 from tasks.identity import canonical
-from tasks.types import Audit, Scheme, Variant
+from tasks.types import Audit, Latency, Scheme, Variant
 
 
 def variant_row(detector_sha256: str, variant: Variant) -> dict[str, Any]:
@@ -31,6 +31,7 @@ def variant_row(detector_sha256: str, variant: Variant) -> dict[str, Any]:
         "runtime": variant.settings.runtime,
         **scheme_row(variant.scheme),
         "threads": variant.settings.threads,
+        "runtime_options": ", ".join(f"{name}={value}" for name, value in variant.settings.options),
         "simulated": variant.scheme.is_simulated,
         "settings_json": _values_of(variant.settings),
     }
@@ -95,9 +96,20 @@ def audit_json(audit: Audit) -> dict[str, Any]:
     return content
 
 
-def int8_mac_share(audit: Audit) -> float:
-    """Returns the share of multiply-accumulates in int8 arithmetic, static or dynamic."""
-    return float(sum(audit.mac_share.get(kind, 0.0) for kind in ("int8", "dynamic_int8")))
+def latency_row(latency: Latency) -> dict[str, Any]:
+    """Writes a latency as the columns that `latencies` has for it."""
+    executed = latency.executed_mac_share
+    return row_of(latency, latencies) | {
+        "samples_ms": [[float(reference), float(variant)] for reference, variant in latency.samples_ms],
+        "conditions": {name: float(value) for name, value in latency.conditions.items()},
+        "executed_mac_share": None if executed is None else {kind: float(share) for kind, share in executed.items()},
+        "executed_int8_mac_share": None if executed is None else int8_share(executed),
+    }
+
+
+def int8_share(shares: Mapping[str, float]) -> float:
+    """Sums up what is int8 arithmetic, static or dynamic, of shares by arithmetic."""
+    return float(sum(shares.get(kind, 0.0) for kind in ("int8", "dynamic_int8")))
 
 
 def quantized_mac_share(audit: Audit) -> float:

@@ -26,9 +26,10 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     false,
+    text,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """Newest revision of the migrations; revisions are numbers, so that older and newer can be told apart."""
 
 VERSION_TABLE = "quantsweep_alembic_version"
@@ -61,11 +62,26 @@ AXES: dict[str, tuple[type[Text | Integer], str]] = {
     "output_type": (Text, "Element type of the output tensors; NULL where the scheme has no choice: float32"),
     "keep_float": (Text, "Layers left in float: none, names and patterns, or most_sensitive_N; NULL without integers"),
     "transform": (Text, "What was done to the float weights first: none, equalized, clustered_16, binary, ..."),
+    "memory_layout": (Text, "Order of torch's dimensions in memory: channels_last or contiguous; NULL without torch"),
+    "activation_type": (Text, "Integers of activations in ONNX Runtime: uint8 or int8; NULL where there is no choice"),
+    "bias_correction": (Text, "How NNCF moves biases: fast, accurate or none; NULL under other toolchains"),
 }
 """Axes of a scheme, as `Scheme.axes` names them, with a column each; NULL where the axis does not exist."""
 
 SIMULATED_MEANING = "Whether no kernel makes use of the weights' form: AP and sizes are true, latency is as without"
 """What the column `simulated` says."""
+
+LOAD_MEANING = "Time in ms from the artifact's bytes to a session in a fresh process, the runtime's import not included"
+"""What the column `load_ms` says."""
+
+EXECUTED_INT8_MEANING = (
+    "Share of multiply-accumulates that the runtime really executes in int8 (static or dynamic) with these settings "
+    "on this host, in [0, 1]; NULL if it does not tell"
+)
+"""What the column `executed_int8_mac_share` says."""
+
+RUNTIME_OPTIONS_MEANING = "Options of the runtime that are not at their default, as name=value joined by commas"
+"""What the column `runtime_options` says."""
 
 STATUSES = ("pending", "done", "failed")
 """States of a variant in a sweep."""
@@ -256,11 +272,33 @@ latencies = Table(
     _column("ratio_low", Double, "Lower end of the 95 % bootstrap interval of the ratio"),
     _column("ratio_high", Double, "Upper end of the 95 % bootstrap interval of the ratio"),
     _column("postprocessing_ms_p50", Double, "Median time in ms from raw outputs to detections"),
-    _column("load_ms", Double, "Time in ms to load the artifact and allocate its tensors"),
+    _column("load_ms", Double, LOAD_MEANING),
     _column("pairs", Integer, "Number of (reference, variant) pairs timed"),
     _column("converged", Boolean, "Whether the interval reached the wanted width before the time cap"),
     _column("samples_ms", _JSON, "Raw [reference, variant] times in ms of each pair, in order"),
     _column("conditions", _JSON, "State of the machine during the run: load average, CPU steal share, ..."),
+    _column(
+        "import_ms", Double, "Time in ms to import the runtime in a fresh process; NULL if not measured", null=True
+    ),
+    _column(
+        "first_inference_ms",
+        Double,
+        "Time in ms of the first inference after loading, in that process; NULL if not measured",
+        null=True,
+    ),
+    _column(
+        "peak_memory_bytes",
+        BigInteger,
+        "Most resident memory of that process in bytes, less what it held before the import; NULL if not measured",
+        null=True,
+    ),
+    _column(
+        "executed_mac_share",
+        _JSON,
+        "Share of multiply-accumulates by the arithmetic that the runtime really uses; NULL if it does not tell",
+        null=True,
+    ),
+    _column("executed_int8_mac_share", Double, EXECUTED_INT8_MEANING, null=True),
     comment="Latency of one artifact structure on one host",
 )
 
@@ -287,6 +325,7 @@ variants = Table(
     _column("toolchain", Text, "What makes the artifact"),
     *_axes(),
     _column("threads", Integer, "Intra-operator threads"),
+    _column("runtime_options", Text, RUNTIME_OPTIONS_MEANING, server_default=text("''")),
     _column("simulated", Boolean, SIMULATED_MEANING, server_default=false()),
     _column("scheme_json", _JSON, "The scheme with all its axes"),
     _column("settings_json", _JSON, "The runtime settings"),

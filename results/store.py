@@ -9,7 +9,8 @@ from sqlalchemy import Connection, delete, select, update
 from results.rows import (
     audit_json,
     fields_in,
-    int8_mac_share,
+    int8_share,
+    latency_row,
     quantized_mac_share,
     row_of,
     scheme_json,
@@ -132,7 +133,7 @@ class Store(SensitivityStore):
         """
         row = row_of(artifact, artifacts) | {
             "audit": audit_json(artifact.audit),
-            "int8_mac_share": int8_mac_share(artifact.audit),
+            "int8_mac_share": int8_share(artifact.audit.mac_share),
             "quantized_mac_share": quantized_mac_share(artifact.audit),
         }
         request = {
@@ -228,13 +229,11 @@ class Store(SensitivityStore):
             host: The machine.
             latency: The measurement.
         """
-        row = row_of(latency, latencies) | {
+        row = latency_row(latency) | {
             "key": key,
             "structure_sha256": structure_sha256,
             "settings": canonical(settings),
             "host_fingerprint": host.fingerprint,
-            "samples_ms": [[float(reference), float(variant)] for reference, variant in latency.samples_ms],
-            "conditions": {name: float(value) for name, value in latency.conditions.items()},
         }
         with self.writing() as connection:
             upsert(connection, hosts, {"fingerprint": host.fingerprint, "properties": canonical(host.properties)})

@@ -11,8 +11,8 @@ from tasks.types import Variant
 
 
 def variant_key(detector_sha256: str, variant: Variant) -> str:
-    """Returns the key of a variant of a detector."""
-    return key_of("variant", detector_sha256, variant.scheme.name, variant)
+    """Returns the key of a variant of a detector. Axes that do not exist under its scheme have no part in it."""
+    return key_of("variant", detector_sha256, variant.scheme.name, variant.scheme.axes(), variant.settings)
 
 
 @dataclass(frozen=True)

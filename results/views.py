@@ -5,7 +5,16 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Integer, MetaData, String, Table, Text
 
-from results.schema import AXES, SIMULATED_MEANING, STATISTICS, STATISTICS_MEANING, UtcDateTime
+from results.schema import (
+    AXES,
+    EXECUTED_INT8_MEANING,
+    LOAD_MEANING,
+    RUNTIME_OPTIONS_MEANING,
+    SIMULATED_MEANING,
+    STATISTICS,
+    STATISTICS_MEANING,
+    UtcDateTime,
+)
 
 _KEY = String(64)
 
@@ -41,6 +50,7 @@ def _ranked() -> tuple[Column[Any], ...]:
         _shown("toolchain", Text, "What makes the artifact"),
         *_axes(),
         _shown("threads", Integer, "Intra-operator threads"),
+        _shown("runtime_options", Text, RUNTIME_OPTIONS_MEANING),
         _shown("simulated", Boolean, SIMULATED_MEANING),
         _shown("status", Text, "pending, done or failed"),
         *(
@@ -64,7 +74,15 @@ def _ranked() -> tuple[Column[Any], ...]:
         _shown("latency_ratio_high", Double, "Upper end of the 95 % interval of the ratio"),
         _shown("latency_converged", Boolean, "Whether the interval reached the wanted width before the time cap"),
         _shown("postprocessing_ms_p50", Double, "Median time in ms from raw outputs to detections"),
-        _shown("load_ms", Double, "Time in ms to load the artifact and allocate its tensors"),
+        _shown("import_ms", Double, "Time in ms to import the runtime in a fresh process"),
+        _shown("load_ms", Double, LOAD_MEANING),
+        _shown("first_inference_ms", Double, "Time in ms of the first inference after loading, in that process"),
+        _shown(
+            "peak_memory_bytes",
+            BigInteger,
+            "Most resident memory of that process in bytes, less what it held before the import",
+        ),
+        _shown("executed_int8_mac_share", Double, EXECUTED_INT8_MEANING),
         _shown("size_bytes", BigInteger, "Size of the artifact in bytes"),
         _shown("compressed_bytes", BigInteger, "Size of the artifact in bytes after zlib at level 6"),
         _shown("int8_mac_share", Double, "Share of multiply-accumulates in int8 arithmetic, in [0, 1]"),

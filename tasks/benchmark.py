@@ -1,27 +1,25 @@
-"""Latency: a variant timed beside the reference, pair by pair, in a fresh process.
+"""Latency: a variant timed beside the reference, pair by pair, in a fresh process, after a cold start in another.
 
-`python -m tasks.benchmark FOLDER` is that process; it reads the job from the folder and leaves the outcome there.
+`python -m tasks.benchmark FOLDER` is the process that times.
 """
 
 import json
 import os
 import resource
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks import errors
+from tasks.cold_start import cold_start
 from tasks.detector.anchors import anchors
 from tasks.detector.ssd_mobilenet_v1 import SSDMobileNetV1Spec
-from tasks.errors import BenchmarkFailed, TaskFailure
+from tasks.errors import BenchmarkFailed
+from tasks.fresh_process import finish_job, pin, run_job, settings_of
 from tasks.postprocess import detections_of
 from tasks.runtimes.base import Session, runtime_of
 from tasks.types import ImageShard, Latency, Postprocessing, RuntimeSettings
@@ -29,6 +27,7 @@ from tasks.types import ImageShard, Latency, Postprocessing, RuntimeSettings
 REFERENCE_SETTINGS = RuntimeSettings("litert", threads=1)
 """How the reference runs in every benchmark, whatever the variant's settings: all ratios stand on one scale."""
 
+_MODULE = "tasks.benchmark"
 _RESAMPLES = 1000
 _WARM_UP_BLOCK = 5
 _WARM_UP_TOLERANCE = 0.02
@@ -52,7 +51,7 @@ class BenchmarkOptions:
     """Seed of the order within pairs and of the bootstrap."""
 
     timeout_seconds: float = 180.0
-    """After this the process is killed, loading included."""
+    """After this each of the two processes is killed, loading included."""
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -76,7 +75,7 @@ def benchmark(
         variant: Content of the variant's artifact.
         settings: How the variant is run. The reference runs with `REFERENCE_SETTINGS`.
         spec: Architecture of both.
-        images: A few preprocessed images, used in turn; each pair runs on one.
+        images: A few preprocessed images, used in turn; each pair runs on one. The cold start takes the first ones.
         postprocessing: What is timed apart, on the variant's outputs.
         options: How long and how precisely.
 
@@ -91,6 +90,7 @@ def benchmark(
     options = options or BenchmarkOptions()
     if not len(images):
         raise BenchmarkFailed("a benchmark needs at least one image")
+    started = cold_start(variant, settings, images.pixels, options.timeout_seconds)
     with tempfile.TemporaryDirectory(prefix="quantsweep-benchmark-") as name:
         folder = Path(name)
         (folder / "reference").write_bytes(reference)
@@ -104,39 +104,9 @@ def benchmark(
         )
         job = {"settings": asdict(settings), "postprocessing": asdict(postprocessing), "options": asdict(options)}
         (folder / "job.json").write_text(json.dumps(job))
-        return _outcome(_run_process(folder, settings, options), folder)
-
-
-def _run_process(folder: Path, settings: RuntimeSettings, options: BenchmarkOptions) -> int:
-    root = str(Path(__file__).resolve().parents[1])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
-        "OMP_NUM_THREADS": str(settings.threads),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    command = [sys.executable, "-m", "tasks.benchmark", str(folder)]
-    with (folder / "log").open("wb") as log:
-        try:
-            return subprocess.run(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                timeout=options.timeout_seconds, check=False,
-            ).returncode  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise BenchmarkFailed(f"the benchmark ran past its limit of {options.timeout_seconds:g} s") from error
-
-
-def _outcome(status: int, folder: Path) -> Latency:
-    if status < 0:
-        raise BenchmarkFailed(f"the benchmark process died of {signal.Signals(-status).name}")
-    if status:
-        lines = (folder / "log").read_text(errors="replace").strip().splitlines()
-        raise BenchmarkFailed(f"the benchmark process ended with status {status}: {lines[-1] if lines else 'no word'}")
-    outcome = json.loads((folder / "outcome.json").read_text())
-    if "error" in outcome:
-        raise getattr(errors, outcome["error"])(outcome["message"])
-    values = outcome["latency"]
-    return Latency(**{**values, "samples_ms": tuple(tuple(pair) for pair in values["samples_ms"])})
+        timed = run_job(_MODULE, folder, "benchmark", settings.threads, options.timeout_seconds)
+    samples = tuple((one, other) for one, other in timed.pop("samples_ms"))
+    return Latency(**timed, samples_ms=samples, **asdict(started))
 
 
 @dataclass(frozen=True)
@@ -161,30 +131,25 @@ class _Timing:
         return cls(session, [session.prepare(pixels[index : index + 1]) for index in range(len(pixels))])
 
 
-def measure(folder: Path) -> Latency:
+def measure(folder: Path) -> dict[str, Any]:
     """Does the job of a folder in this process.
 
     Args:
         folder: What `benchmark` wrote.
 
     Returns:
-        The latency.
+        The fields of `Latency` but for those of a cold start.
 
     Raises:
         TaskFailure: As `benchmark` has it.
     """
     job = json.loads((folder / "job.json").read_text())
-    settings, options = RuntimeSettings(**job["settings"]), BenchmarkOptions(**job["options"])
+    settings, options = settings_of(job), BenchmarkOptions(**job["options"])
     with np.load(folder / "arrays.npz", allow_pickle=False) as content:
         arrays = dict(content)
-    pinned = _pin(max(settings.threads, REFERENCE_SETTINGS.threads))
+    pinned = pin(max(settings.threads, REFERENCE_SETTINGS.threads))
     reference = runtime_of(REFERENCE_SETTINGS.runtime).open((folder / "reference").read_bytes(), REFERENCE_SETTINGS)
-    runtime, data = runtime_of(settings.runtime), (folder / "variant").read_bytes()
-    # Loaded once untimed: the first load of a process also pays for the library.
-    runtime.open(data, settings).close()
-    start = time.perf_counter()
-    variant = runtime.open(data, settings)
-    load_ms = (time.perf_counter() - start) * 1e3
+    variant = runtime_of(settings.runtime).open((folder / "variant").read_bytes(), settings)
     before, began = _Snapshot.now(), time.perf_counter()
     sides = (_Timing.of(reference, arrays["pixels"]), _Timing.of(variant, arrays["pixels"]))
     samples, converged = _pairs(sides, len(arrays["pixels"]), options)
@@ -192,21 +157,20 @@ def measure(folder: Path) -> Latency:
     post_ms = _postprocessing_ms(variant, arrays, Postprocessing(**job["postprocessing"]))
     ratio, low, high = ratio_interval(samples, options.seed)
     p50, p90, p99 = np.percentile(samples[:, 1], [50, 90, 99]).tolist()
-    return Latency(
-        latency_ms_p50=p50,
-        latency_ms_p90=p90,
-        latency_ms_p99=p99,
-        reference_ms_p50=float(np.median(samples[:, 0])),
-        ratio=ratio,
-        ratio_low=low,
-        ratio_high=high,
-        postprocessing_ms_p50=post_ms,
-        load_ms=load_ms,
-        pairs=len(samples),
-        converged=converged,
-        samples_ms=tuple((float(one), float(other)) for one, other in samples),
-        conditions=conditions,
-    )
+    return {
+        "latency_ms_p50": p50,
+        "latency_ms_p90": p90,
+        "latency_ms_p99": p99,
+        "reference_ms_p50": float(np.median(samples[:, 0])),
+        "ratio": ratio,
+        "ratio_low": low,
+        "ratio_high": high,
+        "postprocessing_ms_p50": post_ms,
+        "pairs": len(samples),
+        "converged": converged,
+        "samples_ms": samples.tolist(),
+        "conditions": conditions,
+    }
 
 
 def ratio_interval(samples: np.ndarray, seed: int) -> tuple[float, float, float]:
@@ -274,17 +238,6 @@ def _postprocessing_ms(session: Session, arrays: dict[str, np.ndarray], postproc
     return float(np.median(times))
 
 
-def _pin(threads: int) -> bool:
-    """Binds this process to as many CPUs as it has threads, the last ones: the first serves most interrupts."""
-    if not hasattr(os, "sched_setaffinity"):
-        return False
-    allowed = sorted(os.sched_getaffinity(0))
-    if len(allowed) < threads:
-        return False
-    os.sched_setaffinity(0, allowed[-threads:])
-    return True
-
-
 @dataclass(frozen=True)
 class _Snapshot:
     """Counters of the machine and of this process."""
@@ -331,13 +284,5 @@ def _frequency() -> dict[str, float]:
     return {"cpu0_mhz": int(source.read_text()) / 1e3} if source.exists() else {}
 
 
-def _main(folder: Path, job: Callable[[Path], Latency]) -> None:
-    try:
-        outcome: dict[str, Any] = {"latency": asdict(job(folder))}
-    except TaskFailure as error:
-        outcome = {"error": type(error).__name__, "message": str(error)}
-    (folder / "outcome.json").write_text(json.dumps(outcome))
-
-
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), measure)
+    finish_job(_MODULE, Path(sys.argv[1]), measure)

@@ -21,7 +21,7 @@ def this_host() -> Host:
 
     Returns:
         CPU model and features, cores, memory, kernel, frequency governor, the CPU limit of the container, versions
-        of Python and of each runtime. What the system does not tell is None.
+        of Python and of each installed runtime. What the system does not tell is None.
     """
     processor = _processor()
     flags = set((processor.get("flags") or processor.get("Features") or "").split())
@@ -38,7 +38,7 @@ def this_host() -> Host:
             "system": f"{platform.system()} {platform.release()}",
             "governor": _line(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
             "python": platform.python_version(),
-            "runtimes": {runtime.name: runtime.version() for runtime in runtimes()},
+            "runtimes": {runtime.name: runtime.version() for runtime in runtimes() if runtime.is_installed},
         }
     )
 

@@ -18,6 +18,7 @@ from tasks.quantize.artifact import build_artifact
 from tasks.quantize.observe import observe, statistics_key
 from tasks.quantize.schemes import Scheme
 from tasks.quantize.statistics import Statistics, merge
+from tasks.quantize.transforms.base import transformed
 from tasks.score import DETECTIONS_SUFFIX, score, score_detections
 from tasks.sensitivity import probe_layer
 from tasks.storage import ArtifactStorage
@@ -117,21 +118,28 @@ def gather(storage: ArtifactStorage, keys: tuple[str, ...]) -> Statistics:
     return merge(*(Statistics.from_bytes(data) for data in found if data is not None))
 
 
+def transform(detector: Detector, name: str) -> Detector:
+    """Does a transform of the weights; see `tasks.quantize.transforms.base.transformed`."""
+    return transformed(detector, name)
+
+
 def build(
     detector: Detector,
     scheme: Scheme,
     source: Artifact | None,
     statistics: Statistics | None,
+    images: ImageShard | None,
     ranking: tuple[str, ...],
     storage: ArtifactStorage,
 ) -> Built:
     """Makes, audits and stores an artifact.
 
     Args:
-        detector: Architecture and weights.
+        detector: Architecture and weights, with the scheme's transform done.
         scheme: How to make it.
-        source: The float32 .tflite that it starts from, if it does.
-        statistics: Of its activations, if the scheme is calibrated.
+        source: The float32 artifact that it starts from, if it does.
+        statistics: Of activations, if the scheme is calibrated with them.
+        images: Its calibration images, if it is calibrated with those.
         ranking: The layers, the most sensitive first, if the scheme needs them.
         storage: Where the files are.
 
@@ -140,7 +148,9 @@ def build(
     """
     content = _content(storage, source.sha256, source.format) if source else None
     start = time.perf_counter()
-    artifact = build_artifact(detector, scheme, storage, content, statistics, ranking)
+    artifact = build_artifact(
+        detector, scheme, storage, content, statistics, ranking, images.pixels if images else None
+    )  # fmt: skip
     return Built(artifact, time.perf_counter() - start)
 
 

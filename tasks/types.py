@@ -338,6 +338,11 @@ class Host:
         """Key of the host."""
         return key_of(self.properties)
 
+    @property
+    def isa(self) -> tuple[str, ...]:
+        """CPU features that compiled artifacts are for."""
+        return tuple(self.properties["isa"])
+
 
 @dataclass(frozen=True)
 class Failure:

@@ -50,7 +50,9 @@ def test_every_path_in_the_documents_exists(document):
 def test_every_scheme_axis_and_choice_is_explained():
     text = (ROOT / "docs" / "quantization.md").read_text()
     axes = {axis.name for scheme in SCHEMES.values() for axis in fields(scheme)}
-    estimators = {"min_max", "moving_average", "percentile_99_99", "mse", "entropy", "fixed"}
+    estimators = {
+        "min_max", "moving_average", "mean_min_max", "percentile_99_99", "mse", "histogram", "entropy", "fixed",
+    }  # fmt: skip
     algorithms = set(get_args(WeightAlgorithm))
     for name in {*SCHEMES, *axes, *estimators, *algorithms, *(transform.example for transform in transforms())}:
         assert re.search(rf"`{name}\b", text), name

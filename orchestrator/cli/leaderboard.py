@@ -143,6 +143,9 @@ WIDE_LEADERBOARD = (
     Column("AP loss [interval]", _loss, "right"),
     Column("latency ratio [interval]", _ratio, "right"),
     number_of("latency_ms_p50", "ms", ".1f"),
+    number_of("load_ms", "load ms", ".0f"),
+    number_of("first_inference_ms", "first ms", ".0f"),
+    number_of("peak_memory_bytes", "peak MiB", ".0f", 2**-20),
     number_of("size_bytes", "stored bytes", ".0f"),
     number_of("compressed_bytes", "compressed bytes", ".0f"),
     number_of("int8_mac_share", "int8 MACs", ".3f"),
@@ -152,5 +155,5 @@ WIDE_LEADERBOARD = (
 )
 """Columns of the wide leaderboard and of the one for documents."""
 
-WIDE_WIDTH = 240
+WIDE_WIDTH = 270
 """Characters of a line of the wide leaderboard."""

@@ -39,7 +39,10 @@ def leaderboard(
     db: Database = DEFAULT_DATABASE,
     sweep: Sweep = None,
     wide: Annotated[
-        bool, typer.Option("--wide", help="Also AP by size of object, intervals, compressed bytes, shares of MACs.")
+        bool,
+        typer.Option(
+            "--wide", help="Also AP by size of object, intervals, cold start, compressed bytes, shares of MACs."
+        ),
     ] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the wide table as Markdown, in the order of the spec.")
@@ -55,6 +58,10 @@ def leaderboard(
     within the budget of the spec. A star marks weights whose form no kernel
     makes use of (clustered, binary): AP and size are true, the time is that
     without the transform.
+
+    The wide table also has what a fresh process pays: load ms from the file's
+    bytes to a loaded model, first ms for the first inference, and its peak memory
+    over what it held before it imported the runtime.
     """
     from results import queries
     from tasks.errors import UserMistake
@@ -94,7 +101,7 @@ def show(variant: VariantName, db: Database = DEFAULT_DATABASE, sweep: Sweep = N
     if as_json:
         print_rows([found], (), json=True)
         return
-    facts = [{"what": name, "value": _readable(value)} for name, value in found.items() if value is not None]
+    facts = [{"what": name, "value": _readable(value)} for name, value in found.items() if value not in (None, "")]
     print_rows(facts, (text_of("what", ""), text_of("value", "")), title=str(found["variant"]))
 
 

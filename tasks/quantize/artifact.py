@@ -16,7 +16,7 @@ from tasks.quantize.formats.base import format_of
 from tasks.quantize.kept_layers import kept_layers
 from tasks.quantize.schemes import Float32, Scheme
 from tasks.quantize.statistics import Statistics
-from tasks.quantize.transforms.base import transform_of, transformed
+from tasks.quantize.transforms.base import transform_of
 from tasks.storage import ArtifactStorage
 from tasks.types import Artifact, Audit
 
@@ -58,7 +58,8 @@ def make(
     """Makes the content of an artifact, and checks that it holds what its scheme promises.
 
     Args:
-        detector: Architecture and weights, without the scheme's transform.
+        detector: Architecture and weights with the scheme's transform done, so that no worker needs the framework of
+            the transform beside that of the builder.
         scheme: How to make it.
         source: Content of the artifact that `source_of` names, if it names one.
         statistics: Of the activations of the artifact that `observed_by` names, over the scheme's sample, if it names
@@ -75,7 +76,7 @@ def make(
         AuditMismatch: If the result is not what the scheme promises.
         ArtifactUnreadable: If the result is damaged.
     """
-    return _audited(transformed(detector, scheme.transform), scheme, source, statistics, ranking, pixels)[0]
+    return _audited(detector, scheme, source, statistics, ranking, pixels)[0]
 
 
 def build_artifact(
@@ -90,10 +91,8 @@ def build_artifact(
     """Makes an artifact as `make` does, and stores it.
 
     Args:
-        detector: Architecture and weights with the scheme's transform done, so that no worker needs the framework of
-            the transform beside that of the builder. A builder that starts from a source looks at the architecture
-            alone.
-        scheme: See `make`, and so for the others.
+        detector: See `make`, and so for the others.
+        scheme: How to make it.
         storage: Where the file goes; an artifact that fails its audit is not stored.
         source: Content of the float32 artifact.
         statistics: Of activations.
@@ -120,12 +119,16 @@ def build_artifact(
 
 def toolchain_versions(scheme: Scheme) -> dict[str, str]:
     """Returns the installed version of each distribution that decides about an artifact's bytes, without imports."""
+    return {name: version(name) for name in sorted(toolchain_packages(scheme))}
+
+
+def toolchain_packages(scheme: Scheme) -> set[str]:
+    """Returns the names of the distributions that decide about an artifact's bytes."""
     names = {"quantsweep", *builder_of(scheme).packages}
     transform = transform_of(scheme.transform)
     names |= set(transform.packages) if transform else set()
     before = (source_of(scheme), observed_by(scheme))
-    names |= {name for made in before if made for name in toolchain_versions(made)}
-    return {name: version(name) for name in sorted(names)}
+    return names | {name for made in before if made for name in toolchain_packages(made)}
 
 
 def _audited(

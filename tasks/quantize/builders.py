@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -96,18 +96,27 @@ class Builder:
     limits: tuple[Limit, ...] = ()
     """What it cannot make."""
 
+    @property
+    def forced(self) -> dict[str, str]:
+        """The values that it takes by default for axes whose usual default it cannot make: the first that it can."""
+        usual = {field.name: field.default for field in fields(self.scheme)}
+        return {limit.axis: limit.choices[0] for limit in self.limits if usual[limit.axis] not in limit.choices}
+
 
 _MODULES = (
     "tasks.quantize.litert_converter",
     "tasks.quantize.litert_quantizer",
     "tasks.quantize.keras_build",
-    "tasks.quantize.torch_eager",
-    "tasks.quantize.torch_inductor",
     "tasks.quantize.torch_pt2e",
+    "tasks.quantize.torch_inductor",
+    "tasks.quantize.torch_eager",
     "tasks.quantize.onnx_export",
-    "tasks.quantize.onnx_quantizer",
     "tasks.quantize.openvino_nncf",
+    "tasks.quantize.onnx_quantizer",
 )
+"""In the order of preference: of the toolchains that make a scheme for a runtime, the first is the default where that
+of the scheme is none of them."""
+
 _BUILDERS: dict[tuple[type[Scheme], str], Builder] = {}
 
 

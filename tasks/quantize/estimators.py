@@ -1,5 +1,6 @@
 """Range estimators: what range an activation is quantized over, from its statistics."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,12 @@ SMOOTHING = 0.95
 
 _CANDIDATES = 128
 """Ends that a search tries on each side."""
+
+_OBSERVER_BINS = 2048
+"""Bins of torchao's `HistogramObserver`."""
+
+_OBSERVER_STEP = 1e-5
+"""Share of the values by which its search moves an end at least."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,23 @@ def moving_average(statistics: TensorStatistics, grid: Grid) -> tuple[float, flo
     weights = (1 - SMOOTHING) * SMOOTHING**ages
     weights[0] = SMOOTHING ** ages[0]
     low, high = (float(weights @ ends.astype(np.float64)) for ends in (statistics.minima, statistics.maxima))
+    return _within(statistics, low, high)
+
+
+def mean_min_max(statistics: TensorStatistics, grid: Grid) -> tuple[float, float]:
+    """Averages the least and the greatest value of each image, all images alike.
+
+    Source: NNCF, `quantization/range_estimator.py: RangeEstimatorParametersSet.MEAN_MINMAX`, its default for
+    activations.
+
+    Args:
+        statistics: Of one tensor.
+        grid: What it is rounded to.
+
+    Returns:
+        (low, high).
+    """
+    low, high = (float(ends.mean(dtype=np.float64)) for ends in (statistics.minima, statistics.maxima))
     return _within(statistics, low, high)
 
 
@@ -140,6 +164,53 @@ def mse(statistics: TensorStatistics, grid: Grid) -> tuple[float, float]:
     cost = below[:, None] + above[None, :] + _rounding(edges, counts) * steps**2 / 12
     low, high = np.unravel_index(np.argmin(cost), cost.shape)
     return _within(statistics, float(lows[low]), float(highs[high]))
+
+
+def histogram(statistics: TensorStatistics, grid: Grid) -> tuple[float, float]:
+    """Narrows the range from both ends as long as the squared error of rounding and clipping falls.
+
+    A histogram of 2048 bins from the least to the greatest value; at each step the end that has fewer values beyond
+    itself moves inwards over empty or thin bins, and the first step that makes the error larger ends the search. It is
+    greedy, so it clips less than `mse`. Source: `HistogramObserver` of torchao (`quantization/pt2e/observer.py`) and
+    PyTorch (`ao/quantization/observer.py`): `_non_linear_param_search`, `_compute_quantization_error`, after Caffe2's
+    `norm_minimization.cc`. They collect a histogram per batch and stretch it when values lie outside; this one is made
+    of the merged histogram, whose values are taken to be spread evenly within a bin.
+
+    Args:
+        statistics: Of one tensor.
+        grid: What it is rounded to.
+
+    Returns:
+        (low, high).
+    """
+    if statistics.low == statistics.high:
+        return statistics.low, statistics.high
+    counts = _rebinned(statistics, _OBSERVER_BINS)
+    total, running = counts.sum(), np.cumsum(counts)
+    start, end = 0, _OBSERVER_BINS - 1
+    from_start, from_end = 1, 1
+    least = np.inf
+    while (from_start + from_end - 2) * _OBSERVER_STEP < 1:
+        left = int(np.clip(np.searchsorted(running, from_start * _OBSERVER_STEP * total), start, end))
+        share = (1 - from_end * _OBSERVER_STEP) * total
+        right = int(np.clip(np.searchsorted(running, share, side="right") - 1, start, end))
+        if left - start > end - right:
+            new_start, new_end = left, end
+            from_start += 1
+        elif right != end:
+            new_start, new_end = start, right
+            from_end += 1
+        else:
+            # Nothing moves before the upper share has fallen below what lies up to the last bin.
+            falls = math.floor((1 - running[end] / total) / _OBSERVER_STEP)
+            from_end = max(from_end, falls) + 1
+            continue
+        error = _observer_error(counts, new_start, new_end, 2**grid.bits)
+        if error > least:
+            break
+        start, end, least = new_start, new_end, error
+    width = (statistics.high - statistics.low) / _OBSERVER_BINS
+    return _within(statistics, statistics.low + width * start, statistics.low + width * (end + 1))
 
 
 def entropy(statistics: TensorStatistics, grid: Grid) -> tuple[float, float]:
@@ -212,15 +283,17 @@ def check_estimator(name: str) -> None:
     share = _percentage(name)
     if name not in (*_ESTIMATORS, FIXED) and (share is None or not 50 < share <= 100):
         raise ValueError(
-            f"range_estimator is {name!r}; choices: min_max, moving_average, percentile_99_99 (any percentage above 50 "
-            "and up to 100, with _ for the point), mse, entropy, fixed"
+            f"range_estimator is {name!r}; choices: min_max, moving_average, mean_min_max, percentile_99_99 (any "
+            "percentage above 50 and up to 100, with _ for the point), mse, histogram, entropy, fixed"
         )
 
 
 _ESTIMATORS: dict[str, Estimator] = {
     "min_max": min_max,
     "moving_average": moving_average,
+    "mean_min_max": mean_min_max,
     "mse": mse,
+    "histogram": histogram,
     "entropy": entropy,
 }
 _PERCENTILE = re.compile(r"percentile_([1-9]\d*)(?:_(\d*[1-9]))?")
@@ -281,6 +354,37 @@ def _rounding(edges: np.ndarray, counts: np.ndarray) -> float:
     """Number of values that are rounded: all but those in the bin of zero."""
     zero = (edges[:-1] <= 0) & (edges[1:] > 0)
     return float(counts.sum() - counts[zero].sum())
+
+
+def _rebinned(statistics: TensorStatistics, bins: int) -> np.ndarray:
+    """Counts in bins of one width from the least to the greatest value, (bins,) float64."""
+    low, high = statistics.low, statistics.high
+    # The outermost bins hold no values beyond the least and the greatest.
+    edges = np.clip(statistics.edges, low, high)
+    inner = low + (high - low) / bins * np.arange(1, bins)
+    below = np.interp(inner, edges, np.concatenate([[0.0], np.cumsum(statistics.histogram)]))
+    return np.diff(below, prepend=0.0, append=float(statistics.count))
+
+
+def _observer_error(counts: np.ndarray, start: int, end: int, levels: int) -> float:
+    """Squared error of rounding to `levels` numbers from bin start to bin end and of clipping what lies outside.
+
+    `_compute_quantization_error` of the source of `histogram`, with bins of the width 1: that which is at the end of a
+    bin is rounded like its begin but for the levels between; the first and the last level reach to infinity.
+    """
+    width = (end - start + 1) / levels
+    begins = np.arange(len(counts)) - float(start)
+    ends = begins + 1
+    first, last = (np.clip(np.floor(edge / width), 0, levels - 1) for edge in (begins, ends))
+    half = width / 2
+    integrals = (
+        half**3
+        - (begins - (first + 0.5) * width) ** 3
+        + (last - first - 1) * 2 * half**3
+        + (ends - (last + 0.5) * width) ** 3
+        + half**3
+    )
+    return float((counts * integrals).sum() / 3)
 
 
 def _without_zeros(edges: np.ndarray, counts: np.ndarray) -> np.ndarray:

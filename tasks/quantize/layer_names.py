@@ -29,11 +29,20 @@ def layer_names(kernels: Sequence[Kernel]) -> tuple[str, ...]:
     return names if len(set(names)) == len(found) else ()
 
 
+def layer_of(tensor: str) -> str | None:
+    """Finds the layer that a tensor belongs to.
+
+    Args:
+        tensor: Name of the tensor, as above.
+
+    Returns:
+        The canonical name of the layer; None if the tensor's name holds none, or several.
+    """
+    segments = {segment for name in tensor.split(";") for segment in name.split("/")}
+    names = [segment for segment in segments if _CANONICAL.fullmatch(segment)]
+    return names[0] if len(names) == 1 else None
+
+
 def _layer(kernel: Kernel) -> str | None:
     # Equal weights of two layers may be stored once, under both names; the output is the layer's own.
-    for tensor in (kernel.output, kernel.weights):
-        segments = {segment for name in text(tensor.name).split(";") for segment in name.split("/")}
-        names = [segment for segment in segments if _CANONICAL.fullmatch(segment)]
-        if len(names) == 1:
-            return names[0]
-    return None
+    return layer_of(text(kernel.output.name)) or layer_of(text(kernel.weights.name))

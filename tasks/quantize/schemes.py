@@ -32,7 +32,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "activation_type": get_args(ActivationType),
     "bias_correction": get_args(BiasCorrection),
 }
-_TOOLCHAINS_WITH = {
+TOOLCHAINS_WITH = {
     "memory_layout": ("eager", "inductor", "pt2e", "quantize_dynamic"),
     "activation_type": ("onnxruntime",),
     "bias_correction": ("nncf",),
@@ -83,7 +83,7 @@ class Scheme:
 
     def absent_axes(self) -> frozenset[str]:
         """Returns the axes that do not exist under the values of the others."""
-        return frozenset(axis for axis, toolchains in _TOOLCHAINS_WITH.items() if self.toolchain not in toolchains)
+        return frozenset(axis for axis, toolchains in TOOLCHAINS_WITH.items() if self.toolchain not in toolchains)
 
     def axes(self) -> dict[str, Any]:
         """Returns the axes that exist and their values, in order of declaration."""

@@ -101,6 +101,9 @@ class Runtime:
     options: tuple[Option, ...] = ()
     """Settings of its own, which may change outputs."""
 
+    imported: Callable[[], object] | None = None
+    """Imports what a session needs, which is timed apart from loading an artifact; None if that is not told."""
+
     executed: Callable[[bytes, RuntimeSettings], dict[str, float]] | None = None
     """(content of an artifact file, settings) -> share of multiply-accumulates by the arithmetic that it is executed
     in, in the words of `Audit.mac_share`. None if the runtime does not tell."""
@@ -108,6 +111,14 @@ class Runtime:
     def version(self) -> str:
         """Returns names and versions of the packages: `ai-edge-litert 2.3.0`. Imports none of them."""
         return ", ".join(f"{package} {metadata.version(package)}" for package in self.packages)
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its packages are installed."""
+        try:
+            return bool(self.version())
+        except metadata.PackageNotFoundError:
+            return False
 
     def settings(self, threads: int = 1, **options: str) -> RuntimeSettings:
         """Makes settings.

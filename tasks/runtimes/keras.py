@@ -97,6 +97,18 @@ def traced(detector: Detector, policy: Policy) -> Any:
     )
 
 
+def imported() -> Any:
+    """Imports TensorFlow and Keras.
+
+    Returns:
+        The module `tf_keras`.
+    """
+    import tensorflow  # noqa: F401
+    import tf_keras
+
+    return tf_keras
+
+
 def _set_threads(threads: int) -> None:
     import tensorflow as tf
 
@@ -107,4 +119,13 @@ def _set_threads(threads: int) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-register(Runtime("keras", ("safetensors",), "tensorflow", KerasSession, ("tensorflow", "tf-keras")))
+register(
+    Runtime(
+        "keras",
+        ("safetensors",),
+        "tensorflow",
+        KerasSession,
+        ("tensorflow", "tf-keras"),
+        imported=imported,
+    )
+)

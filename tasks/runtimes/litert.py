@@ -68,6 +68,17 @@ class LiteRTSession:
         return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
+def imported() -> Any:
+    """Imports LiteRT.
+
+    Returns:
+        The module `ai_edge_litert.interpreter`.
+    """
+    from ai_edge_litert import interpreter
+
+    return interpreter
+
+
 def _quantization(tensor: dict[str, Any]) -> tuple[float, int]:
     scale, zero_point = tensor["quantization"]
     return float(scale) or 1.0, int(zero_point)
@@ -97,4 +108,13 @@ def _signature_indices(interpreter: Any) -> dict[str, int]:
     return {name: tensor["index"] for name, tensor in runner.get_output_details().items()}
 
 
-register(Runtime("litert", ("tflite",), "none", LiteRTSession, ("ai-edge-litert",)))
+register(
+    Runtime(
+        "litert",
+        ("tflite",),
+        "none",
+        LiteRTSession,
+        ("ai-edge-litert",),
+        imported=imported,
+    )
+)

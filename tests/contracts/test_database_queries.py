@@ -12,8 +12,8 @@ from results.store import Store
 from results.sweep_record import variant_key
 from tasks.errors import UserMistake
 from tasks.identity import key_of
-from tasks.quantize.schemes import DynamicInt8, StaticInt8
-from tasks.types import Accuracy, Variant
+from tasks.quantize.schemes import DynamicInt8, Float32, StaticInt8
+from tasks.types import Accuracy, RuntimeSettings, Variant
 from tests.results import samples
 
 
@@ -45,6 +45,8 @@ def test_the_leaderboard_gives_losses_against_the_reference(store: Store, engine
     assert (static["latency_ratio"], static["latency_ms_p50"], static["latency_converged"]) == (0.5, 10.0, True)
     assert (static["size_bytes"], static["int8_mac_share"]) == (7_000_000, 0.75)
     assert (static["granularity"], static["calibration_images"], static["threads"]) == ("per_channel", 64, 1)
+    cold = ("import_ms", "load_ms", "first_inference_ms", "peak_memory_bytes", "executed_int8_mac_share")
+    assert [static[name] for name in cold] == [250.0, 3.0, 25.0, 48 * 2**20, 0.625]
 
 
 def test_the_leaderboard_shows_every_axis_and_null_where_it_does_not_exist(store: Store, engine: Engine) -> None:
@@ -53,6 +55,9 @@ def test_the_leaderboard_shows_every_axis_and_null_where_it_does_not_exist(store
                    keep_float="BoxPredictor_*", transform="equalized"),
         StaticInt8(range_estimator="fixed", toolchain="litert_quantizer", weight_algorithm="octav"),
         DynamicInt8(transform="clustered_16"),
+        Float32(toolchain="eager", memory_layout="contiguous"),
+        StaticInt8(toolchain="onnxruntime", activation_type="int8"),
+        StaticInt8(toolchain="nncf", bias_correction="accurate"),
     )  # fmt: skip
     samples.register(store)
     variants = [Variant(scheme) for scheme in schemes]
@@ -62,8 +67,18 @@ def test_the_leaderboard_shows_every_axis_and_null_where_it_does_not_exist(store
         row, axes = rows[variant.label], variant.scheme.axes()
         assert {axis: row[axis] for axis in schema.AXES} == {axis: axes.get(axis) for axis in schema.AXES}
         assert axes.keys() <= {*schema.AXES, "toolchain"}
-    assert [rows[variant.label]["simulated"] for variant in variants] == [False, False, True]
+    assert [rows[variant.label]["simulated"] for variant in variants] == [False, False, True, False, False, False]
     assert rows[variants[1].label]["calibration_images"] is None
+
+
+def test_the_leaderboard_names_the_options_of_the_runtime(store: Store, engine: Engine) -> None:
+    samples.register(store)
+    options = (("graph_optimization", "basic"), ("precision", "bfloat16"))
+    variant = Variant(Float32(), RuntimeSettings(options=options))
+    samples.begin(store, variants=(samples.REFERENCE, variant))
+    rows = rows_by_variant(engine)
+    assert rows[variant.label]["runtime_options"] == "graph_optimization=basic, precision=bfloat16"
+    assert rows[samples.REFERENCE.label]["runtime_options"] == ""
 
 
 def test_the_leaderboard_shows_the_latest_interval_of_a_loss(store: Store, engine: Engine) -> None:
@@ -150,6 +165,7 @@ def test_show_collects_what_the_tables_hold(store: Store, engine: Engine) -> Non
     samples.fill(store)
     found = queries.show(engine, samples.STATIC.label)
     assert found["mac_share.int8"] == 0.75
+    assert (found["executed_mac_share.int8"], found["executed_mac_share.float32"]) == (0.5, 0.375)
     assert found["operators.CONV_2D"] == 34
     assert found["machine.cpu"] == "one"
     assert found["versions.tensorflow"] == "2.21"

@@ -1,4 +1,4 @@
-"""One suite for both databases: what schema 0001 wrote is kept, and shown in the columns that were added since."""
+"""One suite for both databases: what older schemas wrote is kept, and shown in the columns that were added since."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from sqlalchemy import Engine, MetaData, select
 from results import queries, schema
 from results.connect import MIGRATIONS, check_database, open_database, open_unchecked, upgrade_database
 from results.store import Store
-from tasks.types import Artifact
+from tasks.types import Artifact, Latency
 from tests.results import samples
 
 DETECTOR, DATASET, HOST, SWEEP = "d" * 64, "e" * 64, "f" * 64, "5" * 64
@@ -39,9 +39,14 @@ OLD = (
 )  # fmt: skip
 
 
+@pytest.fixture(params=["0001", "0002"])
+def older(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def old(url: str) -> Iterator[Engine]:
-    """A database of schema 0001 with one finished sweep."""
+def old(url: str, older: str) -> Iterator[Engine]:
+    """A database of an older schema with one finished sweep."""
     engine = open_unchecked(url, create=True)
     with engine.begin() as connection:
         config = Config(attributes={"connection": connection})
@@ -51,6 +56,7 @@ def old(url: str) -> Iterator[Engine]:
         tables.reflect(connection)
         for table, row in rows_of_0001():
             connection.execute(tables.tables[table].insert().values(row))
+        command.upgrade(config, older)
     yield engine
     engine.dispose()
 
@@ -111,8 +117,8 @@ def key(position: int) -> str:
     return f"{position}" * 64
 
 
-def test_the_upgraded_schema_is_the_schema_of_the_code(old: Engine) -> None:
-    assert upgrade_database(old) == ("0001", schema.HEAD)
+def test_the_upgraded_schema_is_the_schema_of_the_code(old: Engine, older: str) -> None:
+    assert upgrade_database(old) == (older, schema.HEAD)
     with old.connect() as connection:
         context = MigrationContext.configure(
             connection, opts={"version_table": schema.VERSION_TABLE, "compare_server_default": True}
@@ -160,6 +166,18 @@ def test_the_new_columns_say_what_0001_did(old: Engine) -> None:
     assert shares == {
         "float32": (0.0, 0.0), "float16": (0.0, 0.0), "dynamic_int8": (0.75, 0.75), "static_int8": (1.0, 1.0),
     }  # fmt: skip
+
+
+def test_what_was_not_measured_then_is_empty(old: Engine) -> None:
+    upgrade_database(old)
+    absent = ("memory_layout", "activation_type", "bias_correction", "import_ms", "first_inference_ms",
+              "peak_memory_bytes", "executed_int8_mac_share")  # fmt: skip
+    rows = queries.leaderboard(old)
+    assert {row[name] for row in rows for name in absent} == {None}
+    assert {(row["runtime_options"], row["load_ms"]) for row in rows} == {("", 1.0)}
+    found = Store(old).latency_of(key(3))
+    assert isinstance(found, Latency)
+    assert (found.load_ms, found.peak_memory_bytes, found.executed_mac_share) == (1.0, None, None)
 
 
 def test_an_upgraded_leaderboard_ranks_as_before_and_has_no_intervals(old: Engine) -> None:

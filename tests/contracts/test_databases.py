@@ -19,7 +19,19 @@ from results.sweep_record import variant_key
 from results.views import views
 from tasks.errors import DatabaseMistake, UserMistake
 from tasks.identity import key_of
-from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency, LayerSensitivity, LossInterval, Variant
+from tasks.quantize.schemes import StaticInt8
+from tasks.types import (
+    Accuracy,
+    Artifact,
+    Audit,
+    Failure,
+    Host,
+    Latency,
+    LayerSensitivity,
+    LossInterval,
+    RuntimeSettings,
+    Variant,
+)
 from tests.results import samples
 
 
@@ -151,6 +163,10 @@ latencies = st.builds(
     converged=st.booleans(),
     samples_ms=st.lists(st.tuples(FINITE, FINITE), max_size=4).map(tuple),
     conditions=st.dictionaries(NAME, FINITE, max_size=3),
+    import_ms=st.none() | FINITE,
+    first_inference_ms=st.none() | FINITE,
+    peak_memory_bytes=st.none() | BIG,
+    executed_mac_share=st.none() | st.dictionaries(NAME, SHARE, max_size=3),
 )
 intervals = st.builds(
     LossInterval,
@@ -242,6 +258,16 @@ def test_numbers_of_numpy_are_stored_as_numbers(store: Store) -> None:
     found = store.artifact_of("k")
     assert isinstance(found, Artifact)
     assert (found.size_bytes, found.audit.operators, found.audit.mac_share) == (9, {"CONV_2D": 34}, {"int8": 0.5})
+
+
+def test_what_a_runtime_executes_in_int8_is_told_apart_from_what_it_does_not_tell(store: Store, engine: Engine) -> None:
+    numpy = pytest.importorskip("numpy")
+    told = {"int8": numpy.float32(0.5), "dynamic_int8": 0.25, "bfloat16": 0.25}
+    for key, executed in (("told", told), ("float", {"bfloat16": 1.0}), ("silent", None)):
+        store.put_latency(key, "s", {}, samples.HOST, replace(samples.latency(1.0), executed_mac_share=executed))
+    with engine.connect() as connection:
+        query = select(schema.latencies.c.key, schema.latencies.c.executed_int8_mac_share)
+        assert dict(tuple(row) for row in connection.execute(query)) == {"told": 0.75, "float": 0.0, "silent": None}
 
 
 def test_a_value_that_is_not_a_number_is_refused_and_nothing_is_stored(store: Store) -> None:
@@ -378,6 +404,7 @@ def test_an_interval_is_forgotten_when_either_sides_detections_change(store: Sto
         ({"int8x16": 0.75, "float32_small": 0.25}, 0.0, 0.75),
         ({"int4xint8": 0.5, "int8": 0.25, "bfloat16": 0.25}, 0.25, 0.75),
         ({"weight_only_int4": 0.5, "dynamic_int4": 0.25, "float16": 0.25}, 0.0, 0.25),
+        ({"float16": 0.5, "bfloat16": 0.25, "int8": 0.25}, 0.25, 0.25),
     ],
 )
 def test_shares_of_macs_tell_integer_from_float_arithmetic(
@@ -390,6 +417,18 @@ def test_shares_of_macs_tell_integer_from_float_arithmetic(
     with engine.connect() as connection:
         row = connection.execute(text("SELECT int8_mac_share, quantized_mac_share FROM artifacts")).one()
     assert row == (int8, quantized)
+
+
+def test_an_axis_that_a_variant_does_not_have_has_no_part_in_its_key() -> None:
+    def key(**axes: Any) -> str:
+        return variant_key(samples.DETECTOR, Variant(StaticInt8(**axes)))
+
+    assert samples.STATIC.scheme.axes().keys().isdisjoint({"memory_layout", "activation_type", "bias_correction"})
+    axes, settings = samples.STATIC.scheme.axes(), samples.STATIC.settings
+    assert key() == key_of("variant", samples.DETECTOR, "static_int8", axes, settings)
+    assert key(toolchain="nncf") != key(toolchain="nncf", bias_correction="none")
+    options = replace(samples.STATIC, settings=RuntimeSettings(options=(("graph", "basic"),)))
+    assert variant_key(samples.DETECTOR, options) != key()
 
 
 def test_settling_what_is_not_there_is_an_error(store: Store) -> None:

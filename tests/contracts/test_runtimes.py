@@ -1,7 +1,13 @@
-"""What every runtime keeps."""
+"""What every runtime keeps, with each kind of float32 artifact that it opens."""
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,34 +16,53 @@ from tasks.detect import detect_shard
 from tasks.errors import ArtifactUnreadable, InferenceFailed, UnsupportedScheme
 from tasks.runtimes.base import Runtime, Session, runtime_of, runtimes
 from tasks.types import Postprocessing, RuntimeSettings
-from tests.tasks.runtimes.tiny_detector import pixels, shard, tiny_detector, tiny_float32
+from tests.contracts.float32 import CLASS_IDS, MAKERS, contract_detector, float32_of, pixels, shard
+from tests.contracts.session_probe import ROUNDS
 
-FLOAT32 = {"tflite": tiny_float32, "safetensors": lambda: tiny_detector().to_bytes()}
-"""A float32 build of the tiny detector in each format."""
-
-
-@pytest.fixture(scope="module", params=[runtime.name for runtime in runtimes()])
-def runtime(request) -> Runtime:
-    return runtime_of(request.param)
+Maker = tuple[str, str, str]
 
 
-@pytest.fixture(scope="module")
-def data(runtime) -> bytes:
-    return FLOAT32[runtime.formats[0]]()
+@pytest.fixture(scope="module", params=MAKERS, ids="-".join)
+def maker(request) -> Maker:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def session(runtime, data) -> Iterator[Session]:
-    session = runtime.open(data, RuntimeSettings(runtime.name))
+def runtime(maker: Maker) -> Runtime:
+    return runtime_of(maker[0])
+
+
+@pytest.fixture(scope="module")
+def data(maker: Maker) -> bytes:
+    return float32_of(maker[1])
+
+
+@pytest.fixture(scope="module")
+def session(runtime: Runtime, data: bytes) -> Iterator[Session]:
+    session = runtime.open(data, runtime.settings())
     yield session
     session.close()
+
+
+@pytest.fixture(scope="module")
+def probes(runtime: Runtime, data: bytes, tmp_path_factory) -> dict[int, dict[str, Any]]:
+    """What a fresh process sees of the runtime, by number of threads."""
+    place = tmp_path_factory.mktemp("probe") / "artifact"
+    place.write_bytes(data)
+    found = {}
+    for threads in (1, 2):
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": str(threads)}
+        command = [sys.executable, "-m", "tests.contracts.session_probe", runtime.name, str(threads), str(place)]
+        run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+        found[threads] = json.loads(run.stdout.splitlines()[-1])
+    return found
 
 
 def test_outputs_have_the_contract_shapes_and_types(session):
     boxes, scores = session.run(pixels(3))
     assert boxes.dtype == scores.dtype == np.float32
     assert boxes.shape == (3, scores.shape[1], 4)
-    assert scores.shape[2] == len(tiny_detector().spec.class_ids)
+    assert scores.shape[2] == len(CLASS_IDS)
     assert 0 <= scores.min() < scores.max() <= 1
 
 
@@ -50,6 +75,14 @@ def test_running_is_preparing_inferring_and_reading(session):
         np.testing.assert_array_equal(one_scores[0], scores[index])
 
 
+def test_images_prepared_before_others_run_keep_their_values(session):
+    prepared = [session.prepare(pixels(3)[index : index + 1]) for index in range(3)]
+    wanted = session.run(pixels(3))[1]
+    for index, one in enumerate(prepared):
+        session.infer(one)
+        np.testing.assert_array_equal(session.outputs()[1][0], wanted[index])
+
+
 def test_outputs_stay_what_they_were_when_the_session_runs_again(session):
     first = session.run(pixels(2)[:1])
     copies = [part.copy() for part in first]
@@ -58,27 +91,64 @@ def test_outputs_stay_what_they_were_when_the_session_runs_again(session):
         np.testing.assert_array_equal(part, copy)
 
 
+def test_another_session_gives_the_same_bits(runtime, data, session):
+    other = runtime.open(data, runtime.settings())
+    for got, wanted in zip(other.run(pixels(2)), session.run(pixels(2)), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    other.close()
+
+
 def test_every_runtime_starts_from_the_same_numbers(session):
-    reference = runtime_of("litert").open(tiny_float32(), RuntimeSettings())
+    reference = runtime_of("litert").open(float32_of("converter"), RuntimeSettings())
     for got, wanted in zip(session.run(pixels(2)), reference.run(pixels(2)), strict=True):
-        np.testing.assert_allclose(got, wanted, atol=2e-4)
+        np.testing.assert_allclose(got, wanted, atol=1e-4 * max(1.0, float(np.abs(wanted).max())))
     reference.close()
+
+
+def test_one_thread_keeps_one_cpu_busy(probes):
+    assert probes[1]["cpu_share"] < 1.15
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU")
+def test_two_threads_keep_more_than_one_cpu_busy(probes, maker):
+    assert probes[2]["cpu_share"] > 1.2
+
+
+def test_threads_rest_when_nothing_is_asked(probes):
+    assert probes[2]["idle_share"] < 0.1
+
+
+def test_closed_sessions_give_their_memory_back(probes, data):
+    for probe in probes.values():
+        assert probe["grown_bytes"] < ROUNDS * len(data) / 3
+
+
+def test_inference_imports_the_framework_of_the_runtime_alone(runtime, probes):
+    wanted = [] if runtime.framework == "none" else [runtime.framework]
+    assert probes[1]["frameworks"] == wanted
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\x00\x00\x00", b"not a model" * 50])
 def test_foreign_bytes_are_unreadable(runtime, content):
     with pytest.raises(ArtifactUnreadable):
-        runtime.open(content, RuntimeSettings(runtime.name))
+        runtime.open(content, runtime.settings())
+
+
+def test_artifacts_of_other_formats_are_unreadable(runtime):
+    for _, toolchain, form in MAKERS:
+        if form not in runtime.formats:
+            with pytest.raises(ArtifactUnreadable):
+                runtime.open(float32_of(toolchain), runtime.settings())
 
 
 def test_a_truncated_artifact_is_unreadable(runtime, data):
     with pytest.raises(ArtifactUnreadable):
-        runtime.open(data[: len(data) // 2], RuntimeSettings(runtime.name))
+        runtime.open(data[: len(data) // 2], runtime.settings())
 
 
 def test_detecting_gives_boxes_inside_each_original_image(runtime, data):
     images = shard(3)
-    found = detect_shard(data, RuntimeSettings(runtime.name), tiny_detector().spec, images, Postprocessing())
+    found = detect_shard(data, runtime.settings(), contract_detector().spec, images, Postprocessing())
     np.testing.assert_array_equal(found.image_ids, images.image_ids)
     position, x, y, width, height, score, category = found.detections.T
     assert set(position) == {0, 1, 2}
@@ -91,13 +161,13 @@ def test_detecting_gives_boxes_inside_each_original_image(runtime, data):
 
 
 def test_an_artifact_of_another_architecture_fails_as_inference(runtime, data):
-    other = dataclasses.replace(tiny_detector().spec, class_ids=(0, 1, 2))
+    other = dataclasses.replace(contract_detector().spec, class_ids=(0, 1, 2))
     with pytest.raises(InferenceFailed, match="classes"):
-        detect_shard(data, RuntimeSettings(runtime.name), other, shard(1), Postprocessing())
+        detect_shard(data, runtime.settings(), other, shard(1), Postprocessing())
 
 
 def test_closing_twice_does_no_harm(runtime, data):
-    session = runtime.open(data, RuntimeSettings(runtime.name))
+    session = runtime.open(data, runtime.settings())
     session.close()
     session.close()
 
@@ -106,6 +176,32 @@ def test_the_version_names_every_package(runtime):
     assert all(package in runtime.version() for package in runtime.packages)
 
 
+def test_float32_is_executed_in_float32(runtime, data):
+    if runtime.executed is not None:
+        assert runtime.executed(data, runtime.settings()) == pytest.approx({"float32": 1.0})
+
+
+def test_options_at_their_default_make_equal_settings(runtime):
+    defaults = {option.name: option.choices[0] for option in runtime.options}
+    assert runtime.settings(2, **defaults) == RuntimeSettings(runtime.name, 2)
+    for option in runtime.options:
+        for value in option.choices[1:]:
+            assert runtime.settings(**{option.name: value}).option(option.name, option.choices[0]) == value
+
+
+def test_unknown_options_and_values_are_refused_with_the_choices(runtime):
+    with pytest.raises(ValueError, match=r"no option warp; options: "):
+        runtime.settings(warp="9")
+    for option in runtime.options:
+        with pytest.raises(ValueError, match=f"{option.name} is 'warp'; choices: {option.choices[0]}"):
+            runtime.settings(**{option.name: "warp"})
+
+
+@pytest.mark.parametrize("name", [runtime.name for runtime in runtimes()])
+def test_every_runtime_can_run_float32(name):
+    assert name in {runtime for runtime, _, _ in MAKERS}
+
+
 def test_an_unknown_runtime_is_refused_with_the_choices():
-    with pytest.raises(UnsupportedScheme, match="choices: keras, litert"):
+    with pytest.raises(UnsupportedScheme, match="choices: keras, litert, onnxruntime, openvino, torch"):
         runtime_of("tensorrt")

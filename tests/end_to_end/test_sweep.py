@@ -38,7 +38,10 @@ STATISTICS = (
     "ar_medium",
     "ar_large",
 )
-TIMES = ("latency", "reference_ms", "postprocessing_ms", "load_ms", "confirmed_by", "host")
+TIMES = (
+    "latency", "reference_ms", "postprocessing_ms", "import_ms", "load_ms", "first_inference_ms", "peak_memory_bytes",
+    "confirmed_by", "host",
+)  # fmt: skip
 """Starts of the columns that depend on the clock: the fastest variant, which is confirmed, does so too."""
 
 

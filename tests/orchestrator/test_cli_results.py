@@ -124,7 +124,7 @@ def test_the_wide_leaderboard_has_sizes_intervals_and_shares(simulated: Path) ->
     (static,) = [line.split() for line in lines if line.startswith(samples.STATIC.label)]
     assert static == [
         samples.STATIC.label, "0.400", "0.500", "-", "0.400", "0.400", "+0.100", "[+0.070,+0.130]", "0.50",
-        "[0.49,0.51]", "10.0", "7000000", "6000000", "0.750", "0.750", "no", "over",
+        "[0.49,0.51]", "10.0", "3", "25", "48", "7000000", "6000000", "0.750", "0.750", "no", "over",
     ]  # fmt: skip
     (clustered,) = [line.split() for line in lines if line.startswith(CLUSTERED.label)]
     assert clustered[-2:] == ["yes", "within"]
@@ -133,7 +133,7 @@ def test_the_wide_leaderboard_has_sizes_intervals_and_shares(simulated: Path) ->
 def test_the_leaderboard_for_documents_is_a_markdown_table_in_the_order_of_the_spec(simulated: Path) -> None:
     lines = run("leaderboard", "--markdown").stdout.splitlines()
     table = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
-    assert {len(cells) for cells in table} == {15}
+    assert {len(cells) for cells in table} == {18}
     assert set(table[1]) == {"---", "---:"}
     shown = [samples.REFERENCE, samples.FLOAT16, samples.DYNAMIC, samples.STATIC, samples.THREADS, CLUSTERED]
     assert [cells[0] for cells in table[2:]] == [variant.label for variant in shown]
@@ -291,14 +291,14 @@ def test_db_upgrade_makes_a_database_only_when_asked(tmp_path: Path) -> None:
     path = str(tmp_path / "new.db")
     result = runner.invoke(db.app, ["upgrade", "--db", path])
     assert isinstance(result.exception, DatabaseMistake)
-    assert "upgraded from nothing to 0002" in run("upgrade", "--create", "--db", path, app=db.app).stdout
-    assert "is at schema 0002 already" in run("upgrade", "--db", path, app=db.app).stdout
+    assert "upgraded from nothing to 0003" in run("upgrade", "--create", "--db", path, app=db.app).stdout
+    assert "is at schema 0003 already" in run("upgrade", "--db", path, app=db.app).stdout
 
 
 def test_db_check_tells_the_schema_and_the_number_of_sweeps(database: Path) -> None:
-    assert run("check", app=db.app).stdout == f"{database}: schema 0002, whole, 1 sweeps\n"
+    assert run("check", app=db.app).stdout == f"{database}: schema 0003, whole, 1 sweeps\n"
     (facts,) = json.loads(run("check", "--json", app=db.app).stdout)
-    assert facts == {"database": str(database), "schema": "0002", "sweeps": 1}
+    assert facts == {"database": str(database), "schema": "0003", "sweeps": 1}
 
 
 def test_json_has_no_nan_and_tables_show_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -165,7 +165,7 @@ WRONG_SPECS = {
     ),
     "an unknown estimator": (
         HEAD + "space: [{scheme: static_int8, toolchain: litert_quantizer, range_estimator: best}]",
-        "line 5: range_estimator is 'best'; choices: min_max, moving_average, percentile_99_99",
+        "line 5: range_estimator is 'best'; choices: min_max, moving_average, mean_min_max, percentile_99_99",
     ),
     "an unknown transform": (
         HEAD + "space: [{scheme: float32, transform: pruned}]",

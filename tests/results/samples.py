@@ -62,7 +62,8 @@ def accuracy(name: str, ap: float, small: float = -1.0, class_ap: dict[int, floa
 def latency(ratio: float) -> Latency:
     samples = ((20.0, 20.0 * ratio), (20.5, 20.5 * ratio))
     return Latency(20 * ratio, 21 * ratio, 22 * ratio, 20.0, ratio, ratio - 0.01, ratio + 0.01, 1.5, 3.0, 2, True,
-                   samples, {"load": 0.5})  # fmt: skip
+                   samples, {"load": 0.5}, 250.0, 25.0, 48 * 2**20,
+                   {"int8": 0.5, "dynamic_int8": 0.125, "float32": 0.375})  # fmt: skip
 
 
 @dataclass(frozen=True)

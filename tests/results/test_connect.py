@@ -129,13 +129,14 @@ def test_a_missing_driver_is_named_with_the_way_to_install_it(monkeypatch: pytes
     assert "pip install 'quantsweep[postgresql]'" in refusal("postgresql://me@127.0.0.1:1/results")
 
 
+NEXT_HEAD = f"{int(HEAD) + 1:04}"
 NEXT = '''"""A later schema."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "{next_head}"
+down_revision = "{head}"
 
 
 def upgrade() -> None:
@@ -148,9 +149,10 @@ def upgrade() -> None:
 def add_migration(folder: Path, monkeypatch: pytest.MonkeyPatch, more: str = "") -> None:
     """Pretends that a later quantsweep has one more migration."""
     shutil.copytree(connect.MIGRATIONS, folder)
-    (folder / "versions" / "0003_note.py").write_text(NEXT.format(more=more))
+    text = NEXT.format(more=more, head=HEAD, next_head=NEXT_HEAD)
+    (folder / "versions" / f"{NEXT_HEAD}_note.py").write_text(text)
     monkeypatch.setattr(connect, "MIGRATIONS", folder)
-    monkeypatch.setattr(connect, "HEAD", "0003")
+    monkeypatch.setattr(connect, "HEAD", NEXT_HEAD)
 
 
 def test_an_older_schema_is_upgraded_on_request_only_and_keeps_its_rows(
@@ -161,7 +163,7 @@ def test_an_older_schema_is_upgraded_on_request_only_and_keeps_its_rows(
     add_migration(tmp_path / "migrations", monkeypatch)
     for read_only in (False, True):
         assert f"run: quantsweep db upgrade --db {url}" in refusal(url, read_only=read_only)
-    assert upgrade_database(open_unchecked(url)) == ("0002", "0003")
+    assert upgrade_database(open_unchecked(url)) == (HEAD, NEXT_HEAD)
     engine = open_database(url, create=False)
     assert queries.sql(engine, "SELECT name, note FROM sweeps") == [{"name": "sample", "note": None}]
     assert len(queries.leaderboard(engine)) == len(samples.VARIANTS)
@@ -173,7 +175,7 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path: Path, mo
     add_migration(tmp_path / "migrations", monkeypatch, more='op.execute("no sql")')
     with pytest.raises(DatabaseMistake):
         upgrade_database(engine)
-    assert revision(engine) == "0002"
+    assert revision(engine) == HEAD
     assert "note" not in {column["name"] for column in inspect(engine).get_columns("sweeps")}
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 from tasks.detector.ssd_mobilenet_v1 import SSDMobileNetV1Spec, layers
 from tasks.detector.weights import Detector
-from tasks.quantize.artifact import make, source_of
+from tasks.quantize.artifact import make, observed_by, source_of
 from tasks.quantize.observe import observe
 from tasks.quantize.schemes import Float32, Scheme
 from tasks.quantize.statistics import Statistics, merge
+from tasks.quantize.transforms.base import transformed
 
 SAMPLES = (2, 4)
 UNTRAINED = 3
@@ -48,14 +50,15 @@ def pixels() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def source(detector: Detector) -> Callable[[str], bytes]:
-    """Makes the float32 .tflite of the small detector under a transform, each one once."""
-    made: dict[str, bytes] = {}
+def source(detector: Detector) -> Callable[..., bytes]:
+    """Makes the float32 artifact of the small detector under a transform by a toolchain, each one once."""
+    made: dict[tuple[str, Any], bytes] = {}
 
-    def make_source(transform: str = "none") -> bytes:
-        if transform not in made:
-            made[transform] = make(detector, Float32(transform=transform))
-        return made[transform]
+    def make_source(transform: str = "none", toolchain: Any = "converter") -> bytes:
+        if (transform, toolchain) not in made:
+            scheme = Float32(toolchain=toolchain, transform=transform)
+            made[transform, toolchain] = make(transformed(detector, transform), scheme)
+        return made[transform, toolchain]
 
     return make_source
 
@@ -76,19 +79,24 @@ def statistics(source: Callable[[str], bytes], pixels: np.ndarray) -> Callable[[
 
 @pytest.fixture(scope="session")
 def built(
-    detector: Detector, source: Callable[[str], bytes], statistics: Callable[[int, str], Statistics]
+    detector: Detector,
+    source: Callable[..., bytes],
+    statistics: Callable[[int, str], Statistics],
+    pixels: np.ndarray,
 ) -> Callable[..., bytes]:
     """Makes an artifact of the small detector, audited, each one once. Ranked layers are kept in the table's order."""
     made: dict[Scheme, bytes] = {}
 
     def build(scheme: Scheme) -> bytes:
         if scheme not in made:
+            before, images = source_of(scheme), scheme.axes().get("calibration_images", 0)
             made[scheme] = make(
-                detector,
+                transformed(detector, scheme.transform),
                 scheme,
-                source(scheme.transform) if source_of(scheme) else None,
-                statistics(scheme.axes()["calibration_images"], scheme.transform) if scheme.is_calibrated else None,
+                source(scheme.transform, before.toolchain) if before else None,
+                statistics(images, scheme.transform) if observed_by(scheme) else None,
                 [layer.name for layer in layers(detector.spec)],
+                pixels[:images],
             )
         return made[scheme]
 

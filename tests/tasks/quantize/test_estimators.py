@@ -15,7 +15,7 @@ from tasks.quantize.statistics import TensorStatistics, merge
 BYTE = Grid(bits=8, symmetric=False)
 SYMMETRIC = Grid(bits=8, symmetric=True)
 SHORT = Grid(bits=16, symmetric=True)
-NAMES = ("min_max", "moving_average", "percentile_99_9", "mse", "entropy")
+NAMES = ("min_max", "moving_average", "mean_min_max", "percentile_99_9", "mse", "histogram", "entropy")
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -76,6 +76,11 @@ def test_moving_average_is_that_of_litert_quantizer() -> None:
         theirs = moving_average_update(theirs, new) if theirs else new
     low, high = estimator_of("moving_average")(statistics_of(*ends), BYTE)
     assert (low, high) == pytest.approx((theirs["min"].item(), theirs["max"].item()), rel=1e-6)
+
+
+def test_mean_min_max_weighs_all_images_alike() -> None:
+    ends = [(-1.0, 2.0), (-4.0, 8.0), (-2.0, 3.0), (-0.5, 11.0)]
+    assert estimator_of("mean_min_max")(statistics_of(*ends), BYTE) == pytest.approx((-7.5 / 4, 6))
 
 
 @pytest.mark.parametrize("share", [99.9, 99, 90, 60])
@@ -147,6 +152,27 @@ def test_mse_clips_outliers_and_min_max_does_not() -> None:
     assert 3 < high < 40
 
 
+@pytest.mark.parametrize("values", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+def test_histogram_chooses_the_range_of_the_observer_of_torchao(values: np.ndarray) -> None:
+    torch = pytest.importorskip("torch")
+    observer = pytest.importorskip("torchao.quantization.pt2e.observer").HistogramObserver(dtype=torch.quint8)
+    observer(torch.from_numpy(values.astype(np.float32)))
+    theirs = [float(end) for end in observer._non_linear_param_search()]
+    # Its 2048 bins are others than ours, so a value may be one bin further on, and an end by two.
+    tolerance = 2.5 * (values.max() - values.min()) / 2048
+    low, high = min(theirs[0], 0.0), max(theirs[1], 0.0)
+    assert estimator_of("histogram")(statistics_of(values), BYTE) == pytest.approx(
+        (max(low, values.min()), min(high, values.max())), abs=tolerance
+    )
+
+
+def test_histogram_clips_the_tails_of_a_bell() -> None:
+    # What the test above compares is no min_max in disguise.
+    low, high = estimator_of("histogram")(statistics_of(np.random.default_rng(3).laplace(0, 1, 200_000)), BYTE)
+    assert low == pytest.approx(-11.19, abs=0.05)
+    assert high == pytest.approx(10.39, abs=0.05)
+
+
 def divergence(values: np.ndarray, edges: np.ndarray, stop: int, levels: int) -> float:
     """KL(P || Q) as Migacz writes it, bin by bin, for magnitudes up to edges[stop]."""
     counts = np.histogram(values, edges)[0].astype(float)
@@ -213,7 +239,7 @@ def test_these_names_are_known(name: str) -> None:
      "percentile_-60", "percentile_99.9", "percentile_99_9_9", "percentile_0", "percentile_099", "MSE"],
 )  # fmt: skip
 def test_other_names_are_refused_with_the_choices(name: str) -> None:
-    with pytest.raises(ValueError, match=r"range_estimator is .*; choices: min_max, moving_average, percentile_99_99 "):
+    with pytest.raises(ValueError, match=r"range_estimator is .*; choices: min_max, moving_average, mean_min_max, "):
         check_estimator(name)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.detector.weights import Detector
-from tasks.quantize.artifact import build_artifact, make, source_of
+from tasks.quantize.artifact import build_artifact, make, observed_by, source_of
 from tasks.quantize.audit import FLOAT32_SMALL, SMALL_KERNEL, check_audit
 from tasks.quantize.builders import Builder, builder_of, builders, refusals
 from tasks.quantize.expectations import expectation_of
@@ -33,17 +33,20 @@ from tasks.quantize.schemes import (
 from tasks.quantize.statistics import Statistics
 from tasks.runtimes.base import runtime_of
 from tasks.storage import ArtifactStorage
-from tasks.types import Audit, RuntimeSettings
+from tasks.types import Audit
 
 VALUES: dict[str, tuple[str, ...]] = {
     "transform": ("equalized", "clustered_4", "binary"),
     "granularity": ("per_tensor",),
     "weight_algorithm": ("mse", "octav"),
     "keep_float": ("Conv2d_0", "BoxPredictor_*|Conv2d_5_depthwise", "most_sensitive_3"),
-    "range_estimator": ("moving_average", "percentile_99_99", "mse", "entropy", "fixed"),
+    "range_estimator": ("moving_average", "mean_min_max", "percentile_99_99", "mse", "histogram", "entropy", "fixed"),
     "symmetry": ("symmetric",),
     "input_type": ("int8", "uint8"),
     "output_type": ("int8", "uint8"),
+    "memory_layout": ("contiguous",),
+    "activation_type": ("int8",),
+    "bias_correction": ("accurate", "none"),
 }
 """Values of each axis beside its default. GPTQ and OSCAR make nothing of this detector: see test_audit."""
 
@@ -63,7 +66,7 @@ NEAR: dict[type[Scheme], float] = {
 
 
 def default_of(builder: Builder) -> Scheme:
-    scheme: Any = builder.scheme(toolchain=builder.toolchain)  # type: ignore[arg-type]
+    scheme: Any = builder.scheme(toolchain=builder.toolchain, **builder.forced)  # type: ignore[arg-type]
     found: Scheme = replace(scheme, calibration_images=4) if scheme.is_calibrated else scheme
     return found
 
@@ -73,7 +76,7 @@ def variations(builder: Builder) -> Iterator[Scheme]:
     default = default_of(builder)
     yield default
     # What comes from one float32 artifact shares the work of a transform; elsewhere one scheme stands for the others.
-    axes = set(default.axes()) - (set() if builder.from_float32 or builder.scheme is Float32 else {"transform"})
+    axes = set(default.axes()) - (set() if builder.source or builder.scheme is Float32 else {"transform"})
     for axis in sorted(axes & set(VALUES)):
         for value in VALUES[axis]:
             change: dict[str, Any] = {axis: value}
@@ -88,10 +91,19 @@ def name_of(scheme: Scheme) -> str:
     return "-".join([scheme.name, scheme.toolchain, *(str(value) for value in axes if value != scheme.toolchain)])
 
 
-SCHEMES = sorted((scheme for builder in builders() for scheme in variations(builder)), key=name_of)
-PLAIN = sorted((default_of(builder) for builder in builders()), key=name_of)
-every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=name_of)
-every_builder = pytest.mark.parametrize("scheme", PLAIN, ids=name_of)
+def marked(scheme: Scheme) -> Any:
+    """Compiling takes half a minute, so all but the usual int8 build stand back for the slow suite."""
+    is_slow = builder_of(scheme).is_compiled and scheme != QUICK
+    return pytest.param(scheme, id=name_of(scheme), marks=[pytest.mark.slow] if is_slow else [])
+
+
+QUICK: Scheme = StaticInt8(toolchain="pt2e", calibration_images=4)
+# What torch's `quantize_dynamic` makes is refused: see test_torch_inductor.
+BUILDERS = [builder for builder in builders() if builder.toolchain != "quantize_dynamic"]
+SCHEMES = sorted((scheme for builder in BUILDERS for scheme in variations(builder)), key=name_of)
+PLAIN = sorted((default_of(builder) for builder in BUILDERS), key=name_of)
+every_scheme = pytest.mark.parametrize("scheme", map(marked, SCHEMES))
+every_builder = pytest.mark.parametrize("scheme", map(marked, PLAIN))
 
 
 @cache
@@ -100,7 +112,8 @@ def audit_of(scheme: Scheme, data: bytes) -> Audit:
 
 
 def outputs(scheme: Scheme, data: bytes, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    session = runtime_of(builder_of(scheme).runtime).open(data, RuntimeSettings(builder_of(scheme).runtime))
+    runtime = runtime_of(builder_of(scheme).runtimes[0])
+    session = runtime.open(data, runtime.settings())
     boxes, scores = session.run(pixels)
     session.close()
     return {"boxes": boxes, "scores": scores}
@@ -146,21 +159,25 @@ def test_scores_stay_near_those_of_the_float_detector(
 
 
 @every_builder
-def test_building_twice_gives_the_same_bytes(
+def test_building_twice_gives_the_same(
     scheme: Scheme,
     built: Callable[[Scheme], bytes],
-    source: Callable[[str], bytes],
+    source: Callable[..., bytes],
     statistics: Callable[..., Statistics],
     detector: Detector,
+    pixels: np.ndarray,
 ) -> None:
-    copy = Detector.from_bytes(detector.to_bytes(), "copy")
-    again = make(
-        copy,
-        scheme,
-        source("none") if source_of(scheme) else None,
-        statistics(4) if scheme.is_calibrated else None,
+    copy, before = Detector.from_bytes(detector.to_bytes(), "copy"), source_of(scheme)
+    foundation = (
+        source("none", before.toolchain) if before else None,
+        statistics(4) if observed_by(scheme) else None,
     )
-    assert again == built(scheme)
+    again = make(copy, scheme, *foundation, pixels=pixels[:4])
+    if builder_of(scheme).is_compiled:
+        form = format_of(builder_of(scheme).format)
+        assert form.structure(again) == form.structure(built(scheme))
+    else:
+        assert again == built(scheme)
 
 
 @every_builder

@@ -13,6 +13,7 @@ from tasks.quantize.artifact import make
 from tasks.quantize.observe import observe
 from tasks.quantize.schemes import Float32, StaticInt8
 from tasks.quantize.statistics import merge
+from tasks.quantize.transforms.base import transformed
 from tasks.score import merge as merge_detections
 from tasks.score import score
 from tasks.types import ImageShard, Postprocessing, RuntimeSettings
@@ -41,7 +42,7 @@ def static_ap(
 ) -> float:
     """AP of a per-tensor static int8 build."""
     dataset, images = evaluation
-    source = make(detector, Float32(transform=transform))
+    source = make(transformed(detector, transform), Float32(transform=transform))
     scheme = StaticInt8(granularity="per_tensor", calibration_images=CALIBRATION, transform=transform)
     statistics = merge(*observe(source, calibration, [str(index) for index in range(CALIBRATION)]))
     found = detect_shard(
