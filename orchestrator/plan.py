@@ -127,6 +127,7 @@ class Plan:
             "postprocessing": self.spec.postprocessing,
             "runtime": settings.runtime,
             "runtime_options": dict(settings.options),
+            "isa": self.isa if runtime_of(settings.runtime).rounds_by_isa else None,
             "runtime_version": runtime_of(settings.runtime).version(),
         }
 

@@ -1,5 +1,7 @@
 """The torch build of a detector. Import this module inside functions only: it imports torch."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -60,7 +62,7 @@ class SSDMobileNetV1(nn.Module):
         self.widths = {"boxes": 4, "scores": len(detector.spec.class_ids)}
         sizes = {"image": detector.spec.image_size}
         for layer in self.table:
-            found = (detector.tensors.get(f"{layer.name}/{role}") for role in ("weights", "bias", "cap"))
+            found: Any = (detector.tensors.get(f"{layer.name}/{role}") for role in ("weights", "bias", "cap"))
             self.add_module(layer.name, Convolution(layer, sizes[layer.source], *found))
             sizes[layer.name] = layer.out_size
 

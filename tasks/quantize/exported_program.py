@@ -1,6 +1,7 @@
 """Exported programs: what the graph that torch exports of a detector promises, as plain JSON values."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,9 @@ from tasks.quantize.schemes import MemoryLayout
 from tasks.quantize.stored_weights import codebook_size
 
 _CONVOLUTION = "aten.conv2d.default"
+_PADDING = "aten.pad.default"
 _QUANTIZED_NAMESPACE = "quantized_decomposed."
+_INTEGERS = ("int8", "uint8")
 
 
 def exported(module: Any, image_size: int, memory_layout: MemoryLayout, is_strict: bool = False) -> Any:
@@ -41,25 +44,23 @@ def described(program: Any) -> dict[str, Any]:
         program: A `torch.export.ExportedProgram` of a detector: of float weights, or after torchao's `convert_pt2e`.
 
     Returns:
-        Plain JSON values. `input` and `outputs`: element types. `operators`: how many of each. `convolutions`: for
-        each one `layer` (canonical name), `macs`, `arithmetic` (in the words of `Audit.mac_share`), `stored` (element
-        type of its weights), `elements` (number of weights), `granularity` (`per_channel`, `per_tensor`, or None if its
-        weights are float or it has one channel), `codebook` (most distinct weights of a channel; 0 if depthwise).
-        `symmetric`: whether all integer activations have the zero point 0, or that in the middle of their integers,
-        which is 0 shifted; None if there are none. `nodes`: the graph in order, each node as [operation, arguments,
-        shape, element type].
+        Plain JSON values. `input` and `outputs`: element types. `image_size`: side of the input in pixels.
+        `operators`: how many of each. `convolutions`: for each one `layer` (canonical name), `macs`, `arithmetic` (in
+        the words of `Audit.mac_share`), `stored` (element type of its weights), `elements` (number of weights),
+        `granularity` (`per_channel`, `per_tensor`, or None if its weights are float or it has one channel), `codebook`
+        (most distinct weights of a channel; 0 if depthwise). `symmetric`: whether all integer activations have the
+        zero point 0, or that in the middle of their integers, which is 0 shifted; None if there are none. `nodes`: the
+        graph in order, each node as [operation, arguments, shape, element type].
     """
     constants = _constants(program)
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
     outputs = next(node for node in program.graph.nodes if node.op == "output").args[0]
     images = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name not in constants)
-    counts: dict[str, int] = {}
-    for node in calls:
-        counts[str(node.target)] = counts.get(str(node.target), 0) + 1
     return {
         "input": _type(images),
+        "image_size": images.meta["val"].shape[-1],
         "outputs": dict(zip(("boxes", "scores"), map(_type, outputs), strict=True)),
-        "operators": dict(sorted(counts.items())),
+        "operators": dict(sorted(Counter(map(_operation, calls)).items())),
         "convolutions": [_convolution(node, constants) for node in calls if str(node.target) == _CONVOLUTION],
         "symmetric": _symmetric(calls, constants),
         "nodes": list(_nodes(program, constants)),
@@ -150,6 +151,11 @@ def _root(weights: Any) -> Any:
     return weights
 
 
+def _operation(node: Any) -> str:
+    """Returns the name of a node's operation: `aten.conv2d.default`, or that of a Python function: `getitem`."""
+    return str(node.target) if hasattr(node.target, "namespace") else str(node.target.__name__)
+
+
 def _type(node: Any) -> str:
     return str(node.meta["val"].dtype).removeprefix("torch.")
 
@@ -169,17 +175,19 @@ def _nodes(program: Any, constants: dict[str, tuple[str, Any]]) -> Iterator[list
         arguments = _plain(_without_values(node, constants), numbers.__getitem__)
         value = node.meta.get("val")
         form = [list(value.shape), str(value.dtype)] if hasattr(value, "shape") else [None, None]
-        yield [node.op if node.op != "call_function" else str(node.target), arguments, *form]
+        yield [_operation(node) if node.op == "call_function" else node.op, arguments, *form]
 
 
 def _without_values(node: Any, constants: dict[str, tuple[str, Any]]) -> list[Any]:
-    arguments = [*node.args, *(node.kwargs[name] for name in sorted(node.kwargs))]
-    if not _is(node, "quantize_") and not _is(node, "dequantize_"):
-        return arguments
-    first, scale, zero_point, *rest = arguments
-    is_fixed = not hasattr(scale, "name")
+    arguments = [*node.args, *([name, node.kwargs[name]] for name in sorted(node.kwargs))]
     # A kernel skips zero points of 0, so whether they are is structure, and what they are else is not.
-    return [first, None if is_fixed else scale, _is_zero(zero_point, constants), *rest]
+    if _is(node, "quantize_") or _is(node, "dequantize_"):
+        first, scale, zero_point, *rest = arguments
+        return [first, scale if hasattr(scale, "name") else None, _is_zero(zero_point, constants), *rest]
+    if str(node.target) == _PADDING and _type(node) in _INTEGERS:
+        images, padding, mode, zero_point = arguments
+        return [images, padding, mode, zero_point == 0]
+    return arguments
 
 
 def _is_zero(zero_point: Any, constants: dict[str, tuple[str, Any]]) -> Any:

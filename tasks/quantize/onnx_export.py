@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+import numpy as np
+
 from tasks.detector.ssd_mobilenet_v1 import Layer, layers
 from tasks.detector.weights import Detector
 from tasks.errors import QuantizationFailed
@@ -95,31 +97,42 @@ def _renamed(exported: Any, table: dict[str, Layer]) -> Any:
     """Makes the same graph with names that tell the layers, and without notes about the exporter's source code."""
     import onnx
 
-    constants = {tensor.name: tensor for tensor in exported.initializer}
-    owners, names, initializers, nodes = {INPUT: ""}, {INPUT: INPUT, BOXES: BOXES, SCORES: SCORES}, {}, []
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in exported.initializer}
     scopes = [_scope(node, table) for node in exported.node]
     last = {scope: index for index, scope in enumerate(scopes) if scope}
+    owners, names = {INPUT: ""}, {INPUT: INPUT, BOXES: BOXES, SCORES: SCORES}
+    nodes, initializers = [], []
     for index, (node, scope) in enumerate(zip(exported.node, scopes, strict=True)):
         owner = scope or _owner(node, owners)
         name = owner if node.op_type == "Conv" else f"{owner}/{node.op_type}"
-        inputs = []
-        for position, value in enumerate(node.input):
-            if value in constants:
-                inputs.append(_constant_name(node, position, name))
-                initializers[inputs[-1]] = _copied(constants[value], inputs[-1])
-            else:
-                inputs.append(names[value])
         for value in node.output:
             owners[value] = owner
             names.setdefault(value, owner if last.get(owner) == index else f"{owner}/{node.op_type}:0")
+        # A constant that the exporter shares between nodes gets a copy for each.
+        own = {value: _constant_name(node, place, name) for place, value in enumerate(node.input) if value in constants}
+        initializers += [onnx.numpy_helper.from_array(constants[value], own[value]) for value in own]
+        inputs = [own.get(value) or names[value] for value in node.input]
+        if node.op_type == "Conv" and len(inputs) == len(_PARAMETERS):
+            # The exporter drops a bias of zeros; toolchains want to find one everywhere.
+            inputs.append(f"{name}.bias")
+            zeros = np.zeros(table[name].out_channels, np.float32)
+            initializers.append(onnx.numpy_helper.from_array(zeros, inputs[-1]))
         made = onnx.helper.make_node(node.op_type, inputs, [names[value] for value in node.output], name)
         made.attribute.extend(sorted(node.attribute, key=lambda item: item.name))
         nodes.append(made)
-    found = [node.name for node in nodes if node.op_type == "Conv"]
-    if sorted(found) != sorted(table):
-        raise QuantizationFailed(f"torch.onnx exported {len(found)} convolutions for {len(table)} layers")
+    _check(nodes, table)
     ends = [[_value(item) for item in values] for values in (exported.input, exported.output)]
-    return onnx.helper.make_graph(nodes, "detector", *ends, initializer=list(initializers.values()))
+    return onnx.helper.make_graph(nodes, "detector", *ends, initializer=initializers)
+
+
+def _check(nodes: list[Any], table: dict[str, Layer]) -> None:
+    found = [node.name for node in nodes if node.op_type == "Conv"]
+    if found != list(table):
+        raise QuantizationFailed(
+            f"torch.onnx exported {len(found)} convolutions for {len(table)} layers, or in disorder"
+        )
+    if any(node.op_type == "Pad" for node in nodes):
+        raise QuantizationFailed("torch.onnx left a Pad beside a convolution")
 
 
 def _scope(node: Any, table: dict[str, Layer]) -> str:
@@ -137,13 +150,6 @@ def _owner(node: Any, owners: dict[str, str]) -> str:
 
 def _constant_name(node: Any, position: int, name: str) -> str:
     return f"{name}.{_PARAMETERS[position - 1]}" if node.op_type == "Conv" else f"{name}.{position}"
-
-
-def _copied(tensor: Any, name: str) -> Any:
-    """Copies a constant: one that the exporter shares between nodes gets a copy for each."""
-    import onnx
-
-    return onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), name)
 
 
 def _value(item: Any) -> Any:

@@ -156,7 +156,11 @@ class Graph:
         """
         sources = [self._dequantized(name) for name in node.input]
         readers = self.consumers.get(node.output[0], [])
-        if None in sources or node.output[0] in self.outputs or [item.op_type for item in readers] != ["QuantizeLinear"]:
+        if (
+            None in sources
+            or node.output[0] in self.outputs
+            or [item.op_type for item in readers] != ["QuantizeLinear"]
+        ):
             return False
         types = [str(zero.dtype) for source in sources if (zero := self.constant(source.input[2])) is not None]
         written = self.constant(readers[0].input[2])
@@ -213,7 +217,7 @@ def parsed(data: bytes) -> Any:
 def _whole() -> Iterator[None]:
     """Calls a file unreadable when the library cannot make sense of it."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         yield

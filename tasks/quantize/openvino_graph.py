@@ -44,6 +44,9 @@ class Kernel:
     is_depthwise: bool
     """Whether each channel has weights for its own input alone."""
 
+    macs: int
+    """Multiply-accumulates of one inference."""
+
     @property
     def granularity(self) -> str | None:
         """`per_channel`, `per_tensor`, or None where weights are not quantized or both would be the same."""
@@ -99,9 +102,11 @@ def activation_form(operation: Any) -> str | None:
     """
     if operation.get_type_name() != "FakeQuantize" or _source(operation).get_type_name() == "Constant":
         return None
-    low, high = (np.asarray(operation.input_value(port).get_node().data, np.float64) for port in (3, 4))
+    low, high = (np.asarray(operation.input_value(port).get_node().data, np.float64).reshape(-1) for port in (3, 4))
     levels = operation.get_attributes()["levels"]
-    zeros = set(np.rint(-low * (levels - 1) / (high - low)).reshape(-1).tolist())
+    # A channel that was 0 on all images has no range.
+    alive = high > low
+    zeros = set(np.rint(-low[alive] * (levels - 1) / (high - low)[alive]).tolist()) or {0}
     return {0: "unsigned", levels // 2: "signed"}.get(zeros.pop(), "shifted") if len(zeros) == 1 else "shifted"
 
 
@@ -118,6 +123,8 @@ def _kernel(operation: Any) -> Kernel:
         stored=element_type(constant.output(0)),
         scales=_scales(operation.input_value(1).get_node()),
         is_depthwise=is_grouped,
+        # Each weight is used once at each place of the output, grouped or not.
+        macs=math.prod(shape) * math.prod(list(operation.output(0).get_shape())[2:]),
     )
 
 

@@ -155,7 +155,7 @@ register(
         format="openvino.zip",
         source="onnx",
         calibration="images",
-        packages=("nncf", "openvino", "torch"),
+        packages=("nncf", "openvino"),
         limits=(
             Limit("range_estimator", _ESTIMATORS, "nncf observes activations itself, by minimum and maximum"),
             Limit("weight_algorithm", ("min_max",), "nncf takes the greatest magnitude of the weights"),

@@ -66,7 +66,7 @@ def layer_of(convolution: torch.fx.Node) -> str:
     Args:
         convolution: A node of the module of an exported program.
     """
-    name: str = convolution.args[2].target  # type: ignore[union-attr, assignment]
+    name: str = convolution.args[2].target
     return name.removesuffix(".bias")
 
 
@@ -162,7 +162,7 @@ def _observers(prepared: torch.fx.GraphModule) -> Iterator[tuple[Any, torch.fx.N
 def _observed(node: torch.fx.Node) -> str:
     """Returns whose output a tensor is: a layer's canonical name, or `image`; if neither, the operator's name."""
     while node.op == "call_function" and getattr(node.target, "overloadpacket", None) in _KEEPS_LAYER:
-        node = node.args[0]  # type: ignore[assignment]
+        node = node.args[0]
     if node.op == "placeholder":
         return IMAGE
     return layer_of(node) if node.target is torch.ops.aten.conv2d.default else str(node.target)

@@ -24,6 +24,9 @@ _CONFIGURATION: dict[str, Any] = {
     # `native` would use what `tasks.host.ISA_FLAGS` does not name, so that two hosts of equal flags could differ;
     # inductor itself adds the flags of the vector instructions that it writes.
     "cpp.march": "",
+    # Weights in a file beside the library: in it they would stay mapped, since torch never unloads a library.
+    "aot_inductor.package_constants_in_so": False,
+    "aot_inductor.package_constants_on_disk_format": "binary_blob",
     "aot_inductor.enable_line_tables": False,
     "aot_inductor.enable_frame_pointer": False,
     # They would save 3 s of 20, and leave 300 MB in the system's temporary folder.

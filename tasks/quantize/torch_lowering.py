@@ -2,16 +2,21 @@
 
 Import this module inside functions only: it imports torch.
 """
+
 from functools import cache
 from typing import Any
 
 import torch
 from torch._inductor.fx_passes.freezing_patterns import register_freezing_graph_pattern
-from torch._inductor.pattern_matcher import Arg, CallFunction, KeywordArg, Match
+from torch._inductor.pattern_matcher import CallFunction, KeywordArg, Match
 
 _QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 _DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-_PAD = torch.ops.aten.pad.default
+_ATEN = torch.ops.aten
+_PAD = _ATEN.pad.default
+
+_VECTOR = 16
+"""Channels from which on inductor's loops over them are vectors."""
 
 
 def pad_integers(model: torch.fx.GraphModule) -> None:
@@ -22,17 +27,48 @@ def pad_integers(model: torch.fx.GraphModule) -> None:
     Args:
         model: What `convert_pt2e` returned; it is changed.
     """
-    for node in list(model.graph.nodes):
-        if node.target is not _QUANTIZE or node.args[0].target is not _PAD:
-            continue
+    quantizing = [node for node in model.graph.nodes if node.target is _QUANTIZE]
+    for node in [node for node in quantizing if node.args[0].target is _PAD]:
         padding = node.args[0]
         quantized = _quantized(padding.args[0], node)
         with model.graph.inserting_before(node):
-            padded = model.graph.call_function(_PAD, (quantized, padding.args[1], "constant", node.args[2]))
-        node.replace_all_uses_with(padded)
+            node.replace_all_uses_with(_padded(quantized, padding, node.args[2]))
         model.graph.erase_node(node)
     model.graph.eliminate_dead_code()
     model.recompile()
+
+
+def _padded(quantized: torch.fx.Node, padding: torch.fx.Node, zero_point: int) -> torch.fx.Node:
+    """Pads integers as `padding` pads the numbers, with the zero point."""
+    call = padding.graph.call_function
+    batch, channels, height, width = padding.args[0].meta["val"].shape
+    if channels >= _VECTOR:
+        return call(_PAD, (quantized, padding.args[1], "constant", zero_point))
+    # Inductor's loop for a padding runs over channels, one by one where these are few: the image's took as long as its
+    # convolution. Concatenation copies whole rows of pixels, in a third of the time.
+    left, right, above, below = padding.args[1]
+    image = call(_ATEN.permute.default, (quantized, [0, 2, 3, 1]))
+    image = call(_ATEN.reshape.default, (image, [batch, height, width * channels]))
+    for axis, sizes in ((2, (left * channels, right * channels)), (1, (above, below))):
+        shape = [batch, height, (left + width + right) * channels]
+        before, after = (_border(padding, (*shape[:axis], size, *shape[axis + 1 :]), zero_point) for size in sizes)
+        image = call(_ATEN.cat.default, ([*before, image, *after], axis))
+    image = call(_ATEN.reshape.default, (image, [batch, above + height + below, left + width + right, channels]))
+    return call(_ATEN.permute.default, (image, [0, 3, 1, 2]))
+
+
+def _border(padding: torch.fx.Node, shape: tuple[int, ...], value: int) -> list[torch.fx.Node]:
+    """Makes a constant of one value, none if it is empty.
+
+    A constant, and not an operator with the value as an argument, since programs that differ in values alone must have
+    one structure.
+    """
+    if not all(shape):
+        return []
+    model = padding.graph.owning_module
+    name = f"{padding.name}_border_{sum(key.startswith(padding.name) for key, _ in model.named_buffers())}"
+    model.register_buffer(name, torch.full(shape, value, dtype=torch.uint8))
+    return [padding.graph.get_attr(name)]
 
 
 def _quantized(values: torch.fx.Node, like: torch.fx.Node) -> torch.fx.Node:

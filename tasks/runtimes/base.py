@@ -104,6 +104,10 @@ class Runtime:
     imported: Callable[[], object] | None = None
     """Imports what a session needs, which is timed apart from loading an artifact; None if that is not told."""
 
+    rounds_by_isa: bool = False
+    """Whether its integer kernels give other outputs on CPUs with other instructions: without AVX512-VNNI some saturate
+    sums in 16 bits. Then an accuracy belongs to the instruction set, too."""
+
     executed: Callable[[bytes, RuntimeSettings], dict[str, float]] | None = None
     """(content of an artifact file, settings) -> share of multiply-accumulates by the arithmetic that it is executed
     in, in the words of `Audit.mac_share`. None if the runtime does not tell."""

@@ -1,6 +1,7 @@
 """Keras: runs a detector as a `tf.function`, straight from its canonical weights, in the precision of its policy."""
 
 import contextlib
+import gc
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,8 @@ class KerasSession:
     def close(self) -> None:
         """See `Session.close`."""
         self._function = self._raw = None
+        # Traced functions refer to themselves in circles, which would hold the weights until some later collection.
+        gc.collect()
 
 
 def opened(data: bytes) -> tuple[Detector, Policy]:

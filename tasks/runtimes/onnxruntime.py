@@ -29,7 +29,15 @@ _SILENT = 4
 _EXECUTED = {"QLinearConv": "int8", "ConvInteger": "dynamic_int8"}
 """Arithmetic of the operators that convolve integers; all others convolve in float32."""
 
-_OPTION = Option("graph_optimization", tuple(_LEVELS), "how far graphs are rewritten when they are loaded")
+_OPTIMIZATION = Option("graph_optimization", tuple(_LEVELS), "how far graphs are rewritten when they are loaded")
+
+_PRECISION = Option(
+    "integer_precision",
+    ("fast", "exact"),
+    "exact widens int8 weights, since CPUs without VNNI add products of uint8 and int8 in 16 bits that saturate",
+)
+"""On such CPUs `fast` costs AP: pairs of products beyond 2^15 are cut. With VNNI both are exact, and `exact` is slower.
+It is `session.x64quantprecision` in ONNX Runtime's words."""
 
 
 class OnnxRuntimeSession:
@@ -40,7 +48,7 @@ class OnnxRuntimeSession:
 
         Args:
             data: Content of a .onnx file.
-            settings: Number of threads, and the level of graph optimization.
+            settings: Number of threads and options.
 
         Raises:
             ArtifactUnreadable: If the content is not a graph that ONNX Runtime can load, or not a detector.
@@ -79,7 +87,7 @@ def executed(data: bytes, settings: RuntimeSettings) -> dict[str, float]:
 
     Args:
         data: Content of a .onnx file.
-        settings: Level of graph optimization.
+        settings: Options.
 
     Returns:
         Share of the multiply-accumulates by arithmetic; what the rewritten graph convolves in float32 is `float32`,
@@ -121,16 +129,22 @@ def _loaded(data: bytes, settings: RuntimeSettings, written: Path | None) -> Any
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    level = _LEVELS[settings.option(_OPTION.name, _OPTION.choices[0])]
+    level = _LEVELS[_chosen(_OPTIMIZATION, settings)]
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     # Threads that wait busily would slow down what is timed beside this session.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.x64quantprecision", str(int(_chosen(_PRECISION, settings) == "exact")))
     if written is not None:
         options.optimized_model_filepath = str(written)
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        # Without fallback: it would print its apologies and try the same provider once more.
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except _failures() as error:
         raise ArtifactUnreadable(f"ONNX Runtime cannot load the artifact: {error}") from error
+
+
+def _chosen(option: Option, settings: RuntimeSettings) -> str:
+    return settings.option(option.name, option.choices[0])
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -160,7 +174,8 @@ register(
         OnnxRuntimeSession,
         packages=("onnxruntime",),
         extra="onnx",
-        options=(_OPTION,),
+        options=(_OPTIMIZATION, _PRECISION),
+        rounds_by_isa=True,
         executed=executed,
     )
 )

@@ -18,6 +18,9 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _ARITHMETICS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i8": "int8", "I8": "int8"}
 """Words of `Audit.mac_share` by what the names of OpenVINO's primitives end with; `I8` is unsigned."""
 
+_KERNELS = ("Convolution", "FullyConnected")
+"""What convolutions become: a 1x1 one whose integer weights are widened may be the second."""
+
 
 class OpenVINOSession:
     """A compiled model and its one inference request."""
@@ -139,7 +142,8 @@ def compiled_for_cpu(model: Any, settings: RuntimeSettings) -> Any:
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": settings.threads,
-        # Who measures latency has bound the process to its CPUs already.
+        # Who measures latency has bound the process to its CPUs already; two of them may be one core, and two threads
+        # are two threads all the same.
         "ENABLE_CPU_PINNING": False,
         "ENABLE_HYPER_THREADING": True,
     }
@@ -161,7 +165,7 @@ def executed_kernels(compiled: Any) -> tuple[ExecutedKernel, ...]:
     return tuple(
         _kernel(operation)
         for operation in compiled.get_runtime_model().get_ordered_ops()
-        if _fact(operation, "layerType") == "Convolution"
+        if _fact(operation, "layerType") in _KERNELS
     )
 
 
@@ -187,13 +191,13 @@ def executed(data: bytes, settings: RuntimeSettings) -> dict[str, float]:
 def _kernel(operation: Any) -> ExecutedKernel:
     # Not `runtimePrecision`, which says i8 as well where integers are widened first and a float primitive follows.
     precision = _fact(operation, "primitiveType").rpartition("_")[2]
-    weights = math.prod(operation.input(1).get_shape())
-    sides = list(operation.output(0).get_shape())[2:]
+    weights, output = math.prod(operation.input(1).get_shape()), list(operation.output(0).get_shape())
+    del output[1 if _fact(operation, "layerType") == "Convolution" else -1]
     return ExecutedKernel(
         names=tuple(_fact(operation, "originalLayersNames").split(",")),
         arithmetic=_ARITHMETICS.get(precision, precision),
         # Each weight is used once at each place of the output, grouped or not.
-        macs=weights * math.prod(sides),
+        macs=weights * math.prod(output),
     )
 
 

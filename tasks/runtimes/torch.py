@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -10,7 +11,7 @@ import numpy as np
 from tasks.detector.weights import Detector, metadata_of, with_metadata
 from tasks.errors import ArtifactUnreadable, InferenceFailed, ModelMistake
 from tasks.host import this_host
-from tasks.quantize.formats.pt2 import ROOT, executed, read_package
+from tasks.quantize.formats.pt2 import MODEL, ROOT, executed, read_package
 from tasks.quantize.schemes import MemoryLayout
 from tasks.runtimes.base import Runtime, checked, input_table, register, run_each
 from tasks.types import RuntimeSettings
@@ -19,6 +20,20 @@ _LAYOUT_KEY = "quantsweep.torch_memory_layout"
 _ZIP_MAGIC = b"PK\x03\x04"
 
 _Outputs = tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a session runs."""
+
+    run: Callable[[Any], _Outputs]
+    """(1, 3, S, S) float32 -> boxes and scores."""
+
+    image_size: int
+    """S."""
+
+    memory_layout: str
+    """What the input must lie in memory as."""
 
 
 class TorchSession:
@@ -34,8 +49,11 @@ class TorchSession:
         Raises:
             ArtifactUnreadable: If the content is neither, or a package for another CPU.
         """
-        self._model, self._is_channels_last = _loaded_package(data) if _is_package(data) else _loaded_module(data)
-        _set_threads(settings.threads)
+        import torch
+
+        self._model: _Model | None = _loaded_package(data) if _is_package(data) else _loaded_module(data)
+        self._size, self._layout = self._model.image_size, self._model.memory_layout
+        torch.set_num_threads(settings.threads)
         self._table = input_table(np.dtype(np.float32))
         self._raw: _Outputs | None = None
 
@@ -43,9 +61,14 @@ class TorchSession:
         """See `Session.prepare`."""
         import torch
 
+        # A package would read past the end of a smaller image.
+        if pixels.shape[1:] != (self._size, self._size, 3):
+            raise InferenceFailed(
+                f"images have the shape {pixels.shape[1:]}; the model takes {self._size} x {self._size}"
+            )
         images = torch.from_numpy(self._table[pixels]).permute(0, 3, 1, 2)
         # What is permuted lies in memory as channels_last already.
-        return images if self._is_channels_last else images.contiguous()
+        return images if self._layout == "channels_last" else images.contiguous()
 
     def infer(self, prepared: Any) -> None:
         """See `Session.infer`."""
@@ -55,7 +78,7 @@ class TorchSession:
             raise InferenceFailed("the session is closed")
         try:
             with torch.inference_mode():
-                self._raw = self._model(prepared)
+                self._raw = self._model.run(prepared)
         except RuntimeError as error:
             raise InferenceFailed(f"torch failed: {error}") from error
 
@@ -120,18 +143,17 @@ def _is_package(data: bytes) -> bool:
     return data.startswith(_ZIP_MAGIC)
 
 
-def _loaded_module(data: bytes) -> tuple[Callable[[Any], _Outputs], bool]:
+def _loaded_module(data: bytes) -> _Model:
     detector, memory_layout = opened(data)
     import torch
 
     from tasks.detector.torch_model import build_torch
 
-    is_channels_last = memory_layout == "channels_last"
-    order = torch.channels_last if is_channels_last else torch.contiguous_format
-    return build_torch(detector).to(memory_format=order), is_channels_last
+    order = torch.channels_last if memory_layout == "channels_last" else torch.contiguous_format
+    return _Model(build_torch(detector).to(memory_format=order), detector.spec.image_size, memory_layout)
 
 
-def _loaded_package(data: bytes) -> tuple[Callable[[Any], _Outputs], bool]:
+def _loaded_package(data: bytes) -> _Model:
     package = read_package(data)
     missing = package.isa - set(this_host().properties["isa"])
     if missing:
@@ -147,16 +169,10 @@ def _loaded_package(data: bytes) -> tuple[Callable[[Any], _Outputs], bool]:
         try:
             # `torch._inductor.aoti_load_package` ends here too, but first compiles and runs C++ programs to find out
             # which vector instructions there are. True: calls come one at a time. 1: runner. -1: any device.
-            loader = torch._C._aoti.AOTIModelPackageLoader(str(path), ROOT, True, 1, -1)
+            loader = torch._C._aoti.AOTIModelPackageLoader(str(path), MODEL, True, 1, -1)
         except RuntimeError as error:
             raise ArtifactUnreadable(f"torch cannot load the artifact: {error}") from error
-    return lambda images: tuple(loader.run([images])), package.memory_layout == "channels_last"
-
-
-def _set_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
+    return _Model(lambda images: tuple(loader.run([images])), package.image_size, package.memory_layout)
 
 
 register(

@@ -136,7 +136,8 @@ def test_foreign_bytes_are_unreadable(runtime, content):
 
 def test_artifacts_of_other_formats_are_unreadable(runtime):
     for _, toolchain, form in MAKERS:
-        if form not in runtime.formats:
+        # A detector's own file is what both Keras and torch open.
+        if form.rsplit(".")[-1] not in {each.rsplit(".")[-1] for each in runtime.formats}:
             with pytest.raises(ArtifactUnreadable):
                 runtime.open(float32_of(toolchain), runtime.settings())
 

@@ -1,7 +1,7 @@
 """The format `openvino.zip`: OpenVINO models, read back from the graph and from what the CPU plugin makes of it."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from tasks.errors import AuditMismatch
 from tasks.identity import key_of
 from tasks.quantize.formats.base import Format, register
+from tasks.quantize.layer_names import layer_of
 from tasks.quantize.openvino_graph import Kernel, activation_form, element_type, kernels
 from tasks.quantize.stored_weights import codebook_size
 from tasks.runtimes.openvino import ExecutedKernel, compiled_for_cpu, executed_kernels, opened
@@ -29,20 +30,19 @@ def audit(data: bytes) -> Audit:
 
     Raises:
         ArtifactUnreadable: If the content is not an OpenVINO model of a detector.
-        AuditMismatch: If a convolution of the graph is not in the compiled model.
+        AuditMismatch: If the convolutions of the graph and of the compiled model are not the same ones.
     """
     model = opened(data)
     stored = kernels(model)
     operators = Counter(operation.get_type_name() for operation in model.get_ordered_ops())
     forms = [form for form in map(activation_form, model.get_ordered_ops()) if form]
     ends = {name: element_type(port) for port in model.outputs for name in port.get_names()}
-    macs, weights, layers = Counter[str](), Counter[str](), {}
-    for kernel, executed in _pairs(stored, executed_kernels(compiled_for_cpu(model, RuntimeSettings("openvino")))):
-        arithmetic = _arithmetic(kernel, executed)
-        macs[arithmetic] += executed.macs
+    arithmetics = _arithmetics(stored, executed_kernels(compiled_for_cpu(model, RuntimeSettings("openvino"))))
+    macs, weights = Counter[str](), Counter[str]()
+    for kernel, arithmetic in zip(stored, arithmetics, strict=True):
+        macs[arithmetic] += kernel.macs
         weights[kernel.stored] += kernel.weights.size
-        if kernel.layer:
-            layers[kernel.layer] = arithmetic
+    layers = {kernel.layer: arithmetic for kernel, arithmetic in zip(stored, arithmetics, strict=True) if kernel.layer}
     granularities = {kernel.granularity for kernel in stored} - {None}
     return Audit(
         mac_share=_shares(macs),
@@ -80,19 +80,23 @@ def structure_sha256(data: bytes) -> str:
     return key_of([_structure(operation, places) for operation in working])
 
 
-def _pairs(stored: Sequence[Kernel], executed: Sequence[ExecutedKernel]) -> Iterator[tuple[Kernel, ExecutedKernel]]:
+def _arithmetics(stored: Sequence[Kernel], executed: Sequence[ExecutedKernel]) -> list[str]:
+    """What each convolution of the graph is executed in."""
     by_name = {name: kernel for kernel in executed for name in kernel.names}
-    lost = [kernel.name for kernel in stored if kernel.name not in by_name]
-    if lost or len(stored) != len(executed):
-        raise AuditMismatch(
-            f"the compiled model has {len(executed)} convolutions for {len(stored)} of the graph: {', '.join(lost[:3])}"
-        )
-    return ((kernel, by_name[kernel.name]) for kernel in stored)
+    # What takes the place of a convolution may have the name of another operator of its layer, or a new one.
+    by_layer = {layer_of(name): kernel for name, kernel in by_name.items() if layer_of(name)}
+    found = [by_name.get(kernel.name) or by_layer.get(kernel.layer) for kernel in stored]
+    nameless = {kernel.arithmetic for kernel in executed if kernel not in found}
+    if len(stored) != len(executed) or (None in found and len(nameless) != 1):
+        raise AuditMismatch(f"the compiled model has {len(executed)} convolutions for {len(stored)} of the graph")
+    return [
+        _arithmetic(kernel, match.arithmetic if match else next(iter(nameless)))
+        for kernel, match in zip(stored, found, strict=True)
+    ]
 
 
-def _arithmetic(kernel: Kernel, executed: ExecutedKernel) -> str:
-    is_widened = len(kernel.scales) > 0 and executed.arithmetic == "float32"
-    return f"weight_only_{kernel.stored}" if is_widened else executed.arithmetic
+def _arithmetic(kernel: Kernel, executed: str) -> str:
+    return f"weight_only_{kernel.stored}" if len(kernel.scales) and executed == "float32" else executed
 
 
 def _shares(counts: Counter[str]) -> dict[str, float]:

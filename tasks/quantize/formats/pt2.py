@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,9 +17,12 @@ from tasks.types import Audit
 ROOT = "model"
 """Name of the package without the suffix, which is the folder that all its files lie in."""
 
+MODEL = "model"
+"""Name of the one model in the package."""
+
 _VERSION = 1
 _DESCRIPTION = f"{ROOT}/extra/quantsweep.json"
-_MODEL = f"{ROOT}/data/aotinductor/model/"
+_MODEL = f"{ROOT}/data/aotinductor/{MODEL}/"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 _CONSTANT = re.compile(
@@ -42,13 +46,18 @@ class Package:
     source: str
     """The C++ code that calls the kernels."""
 
-    imported: frozenset[str]
-    """Kernels of torch that the machine code imports."""
+    named: frozenset[str]
+    """Kernels of torch that the machine code names."""
 
     @property
     def isa(self) -> frozenset[str]:
         """CPU features of the machine that it was compiled on and for, in the words of `tasks.host.ISA_FLAGS`."""
         return frozenset(self.description["isa"])
+
+    @property
+    def image_size(self) -> int:
+        """Side of the input in pixels."""
+        return int(self.description["program"]["image_size"])
 
     @property
     def memory_layout(self) -> str:
@@ -110,14 +119,14 @@ def read_package(data: bytes) -> Package:
             description = json.loads(found.read(_DESCRIPTION))
             source, library = (_only(found, names, suffix) for suffix in (".wrapper.cpp", ".so"))
     # A damaged header can name another compression (NotImplementedError) or a password (RuntimeError).
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError, zipfile.zlib.error) as error:
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError, zlib.error) as error:
         raise ArtifactUnreadable(f"the artifact is not a whole .pt2 file: {error}") from error
     if description.get("version") != _VERSION:
         raise ArtifactUnreadable(
             f"the artifact is a package of version {description.get('version')}; this quantsweep reads {_VERSION}"
         )
-    imported = frozenset(name.decode() for name in re.findall(rb"aoti_torch_cpu_\w+", library))
-    return Package(description, source.decode(), imported)
+    named = frozenset(name.decode() for name in re.findall(rb"aoti_torch_cpu_\w+", library))
+    return Package(description, source.decode(), named)
 
 
 def lowered(package: Package) -> dict[str, Lowered]:
@@ -134,7 +143,7 @@ def lowered(package: Package) -> dict[str, Lowered]:
     constants = {found["name"]: found for found in _CONSTANT.finditer(package.source)}
     result = {}
     for call in _CALL.finditer(package.source):
-        if call["kernel"] not in package.imported:
+        if call["kernel"] not in package.named:
             continue
         joined = [constants[word] for word in _WORD.findall(call["arguments"]) if word in constants]
         biases = [found for found in joined if found["origin"].endswith(".bias")]
