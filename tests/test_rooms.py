@@ -26,7 +26,11 @@ HEAVY = {
     "ai_edge_litert",
 }
 
-HEAVY_MODULES = {"tasks.detector.torch_model"}
+HEAVY_MODULES = {
+    "tasks.detector.torch_model",
+    "tasks.quantize.torch_annotation",
+    "tasks.quantize.torch_lowering",
+}
 """Modules that define subclasses of a framework's, and so import it; who needs one imports it inside a function."""
 
 
