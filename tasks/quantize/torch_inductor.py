@@ -19,6 +19,8 @@ from tasks.quantize.schemes import BFloat16, DynamicInt8, Float16, Float32, Memo
 _CONFIGURATION: dict[str, Any] = {
     # Weights become constants, which oneDNN's blocked order and its int8 kernels need.
     "freezing": True,
+    # Else constants of up to 8 elements become code and lose their names, by which the audit knows the layers.
+    "always_keep_tensor_constants": True,
     # The package is made once and run with any number of threads.
     "cpp.dynamic_threads": True,
     # `native` would use what `tasks.host.ISA_FLAGS` does not name, so that two hosts of equal flags could differ;

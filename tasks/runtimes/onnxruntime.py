@@ -166,6 +166,13 @@ def _checked_input(session: Any) -> str:
     return str(inputs[0].name)
 
 
+def imported() -> Any:
+    """Imports ONNX Runtime; see `Runtime.imported`."""
+    import onnxruntime
+
+    return onnxruntime
+
+
 register(
     Runtime(
         "onnxruntime",
@@ -176,6 +183,7 @@ register(
         extra="onnx",
         options=(_OPTIMIZATION, _PRECISION),
         rounds_by_isa=True,
+        imported=imported,
         executed=executed,
     )
 )

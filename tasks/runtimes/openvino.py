@@ -239,6 +239,8 @@ register(
         open=OpenVINOSession,
         packages=("openvino",),
         extra="openvino",
+        imported=imported,
+        rounds_by_isa=True,
         options=(
             Option(
                 _PRECISION,

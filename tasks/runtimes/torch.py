@@ -175,6 +175,13 @@ def _loaded_package(data: bytes) -> _Model:
     return _Model(lambda images: tuple(loader.run([images])), package.image_size, package.memory_layout)
 
 
+def imported() -> Any:
+    """Imports torch; see `Runtime.imported`."""
+    import torch
+
+    return torch
+
+
 register(
     Runtime(
         "torch",
@@ -183,6 +190,7 @@ register(
         TorchSession,
         packages=("torch", "torchao"),
         extra="torch",
+        imported=imported,
         executed=executed_share,
     )
 )

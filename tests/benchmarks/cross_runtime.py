@@ -36,7 +36,7 @@ MEMORY: Column = ("peak memory MiB", lambda row: f"{row['peak_memory_bytes'] / 2
 HELD: Column = ("int8 MACs in the artifact", lambda row: f"{row['int8_mac_share']:.3f}")
 EXECUTED: Column = (
     "executed",
-    lambda row: "not told" if row["executed_int8_share"] is None else f"{row['executed_int8_share']:.3f}",
+    lambda row: "not told" if row["executed_int8_mac_share"] is None else f"{row['executed_int8_mac_share']:.3f}",
 )
 IMPORT: Column = ("import ms", lambda row: f"{row['import_ms']:.0f}")
 LOAD: Column = ("load ms", lambda row: f"{row['load_ms']:.0f}")

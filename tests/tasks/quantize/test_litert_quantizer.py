@@ -73,7 +73,9 @@ def outputs(data: bytes, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def test_every_builder_starts_from_the_float32_artifact_without_a_framework() -> None:
     found = [builder for builder in builders() if builder.toolchain == "litert_quantizer"]
     assert {builder.scheme for builder in found} == {Float16, *(type(scheme) for scheme in INTEGER)}
-    assert all(builder.source == "converter" and builder.framework == "none" and not builder.limits for builder in found)
+    assert all(
+        builder.source == "converter" and builder.framework == "none" and not builder.limits for builder in found
+    )
 
 
 def test_building_imports_no_framework(source: SourceOf, tmp_path: Path) -> None:
