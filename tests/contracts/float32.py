@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.detector.ssd_mobilenet_v1 import SSDMobileNetV1Spec, layers
+from tasks.detector.ssd_mobilenet_v1 import SSDMobileNetV1Spec
 from tasks.detector.weights import Detector
 from tasks.quantize.artifact import make, source_of
 from tasks.quantize.builders import builders
 from tasks.quantize.schemes import Float32
 from tasks.runtimes.base import runtimes
 from tasks.types import ImageShard
+from tests.detectors import random_detector
 
 SIZE = 160
 CLASS_IDS = (0, 3, 7, 90)
@@ -31,14 +32,7 @@ MAKERS = sorted(
 
 @functools.cache
 def contract_detector() -> Detector:
-    spec = SSDMobileNetV1Spec(depth_multiplier=1.0, image_size=SIZE, class_ids=CLASS_IDS)
-    random = np.random.default_rng(0)
-    tensors = {}
-    for layer in layers(spec):
-        inputs = layer.kernel**2 * (1 if layer.kind == "depthwise" else layer.in_channels)
-        tensors[f"{layer.name}/weights"] = random.normal(0, (2 / inputs) ** 0.5, layer.weights_shape).astype(np.float32)
-        tensors[f"{layer.name}/bias"] = random.normal(0, 0.1, layer.out_channels).astype(np.float32)
-    return Detector(spec, tensors)
+    return random_detector(SSDMobileNetV1Spec(depth_multiplier=1.0, image_size=SIZE, class_ids=CLASS_IDS))
 
 
 @functools.cache

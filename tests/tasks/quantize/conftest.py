@@ -17,6 +17,7 @@ from tasks.quantize.observe import observe
 from tasks.quantize.schemes import Float32, Scheme
 from tasks.quantize.statistics import Statistics, merge
 from tasks.quantize.transforms.base import transformed
+from tests.detectors import random_detector
 
 SAMPLES = (2, 4)
 UNTRAINED = 3
@@ -26,17 +27,11 @@ UNTRAINED = 3
 def small_detector(seed: int) -> Detector:
     """He-initialized weights, and a last class head of which some channels were never trained."""
     spec = SSDMobileNetV1Spec(depth_multiplier=0.25, image_size=64, class_ids=(0, 1, 3, 7, 9))
-    random = np.random.default_rng(seed)
-    tensors = {}
-    for layer in layers(spec):
-        height, width, inner, _ = layer.weights_shape
-        fan_in = height * width * (1 if layer.kind == "depthwise" else inner)
-        weights = random.standard_normal(layer.weights_shape) * np.sqrt(2 / fan_in)
-        tensors[f"{layer.name}/weights"] = weights.astype(np.float32)
-        tensors[f"{layer.name}/bias"] = (random.standard_normal(layer.out_channels) / 10).astype(np.float32)
+    detector = random_detector(spec, seed)
+    tensors = detector.tensors
     tensors["BoxPredictor_5_scores/weights"][..., :UNTRAINED] = 0
     tensors["BoxPredictor_5_scores/bias"][:UNTRAINED] = -7.5
-    return Detector(spec, tensors)
+    return detector
 
 
 @pytest.fixture(scope="session")
