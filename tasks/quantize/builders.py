@@ -3,13 +3,13 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from tasks.detector.weights import Detector
 from tasks.errors import UnsupportedScheme
-from tasks.quantize.schemes import Scheme
+from tasks.quantize.schemes import Scheme, Toolchain
 from tasks.quantize.statistics import Statistics
 
 Framework = Literal["tensorflow", "torch", "none"]
@@ -114,9 +114,7 @@ _MODULES = (
     "tasks.quantize.openvino_nncf",
     "tasks.quantize.onnx_quantizer",
 )
-"""In the order of preference: of the toolchains that make a scheme for a runtime, the first is the default where that
-of the scheme is none of them."""
-
+_RANKS = {toolchain: rank for rank, toolchain in enumerate(get_args(Toolchain))}
 _BUILDERS: dict[tuple[type[Scheme], str], Builder] = {}
 
 
@@ -126,10 +124,10 @@ def register(builder: Builder) -> None:
 
 
 def builders() -> tuple[Builder, ...]:
-    """Returns all builders. Importing them loads neither TensorFlow nor torch."""
+    """Returns all builders, those of preferred toolchains first. Importing them loads neither TensorFlow nor torch."""
     for module in _MODULES:
         importlib.import_module(module)
-    return tuple(_BUILDERS.values())
+    return tuple(sorted(_BUILDERS.values(), key=lambda builder: _RANKS[builder.toolchain]))
 
 
 def builder_of(scheme: Scheme) -> Builder:

@@ -10,9 +10,12 @@ from tasks.quantize.transforms.base import NONE as NO_TRANSFORM
 from tasks.quantize.transforms.base import check_transform
 
 Toolchain = Literal[
-    "converter", "litert_quantizer", "keras", "eager", "inductor", "pt2e", "quantize_dynamic", "onnx", "onnxruntime",
-    "nncf",
+    "converter", "litert_quantizer", "keras", "pt2e", "inductor", "eager", "quantize_dynamic", "onnx", "nncf",
+    "onnxruntime",
 ]  # fmt: skip
+"""Of the toolchains that make a scheme for a runtime, the first is the default where that of the scheme is none of
+them."""
+
 Granularity = Literal["per_channel", "per_tensor"]
 Symmetry = Literal["asymmetric", "symmetric"]
 WeightAlgorithm = Literal["min_max", "mse", "octav", "gptq", "oscar"]

@@ -11,7 +11,7 @@ import psutil
 from tasks.runtimes.base import Session, runtime_of
 from tests.contracts.float32 import pixels
 
-ROUNDS = 6
+ROUNDS = 4
 """Sessions opened and closed after the first two."""
 
 

@@ -10,7 +10,7 @@ import pytest
 from tasks.detector.weights import Detector
 from tasks.errors import QuantizationFailed, UnsupportedScheme
 from tasks.quantize import builders
-from tasks.quantize.artifact import build_artifact, make, source_of, toolchain_versions
+from tasks.quantize.artifact import build_artifact, make, observed_by, source_of, toolchain_versions
 from tasks.quantize.builders import builder_of
 from tasks.quantize.schemes import BFloat16, DynamicInt8, Float16, Float32, Scheme, StaticInt8
 from tasks.quantize.statistics import Statistics
@@ -46,9 +46,9 @@ def test_running_out_of_memory_is_no_failure_of_the_scheme(detector: Detector, m
 @pytest.mark.parametrize(
     ("scheme", "choices"),
     [
-        (Float32(toolchain="litert_quantizer"), "converter, keras"),
-        (BFloat16(toolchain="converter"), "keras"),
-        (StaticInt8(toolchain="keras"), "converter, litert_quantizer"),
+        (Float32(toolchain="litert_quantizer"), "converter, eager, inductor, keras, onnx"),
+        (BFloat16(toolchain="converter"), "inductor, keras"),
+        (StaticInt8(toolchain="keras"), "converter, litert_quantizer, nncf, onnxruntime, pt2e"),
     ],
 )
 def test_a_scheme_that_a_toolchain_cannot_make_is_unsupported(detector: Detector, scheme: Scheme, choices: str) -> None:
@@ -88,15 +88,25 @@ def test_statistics_of_another_model_are_refused(
 @pytest.mark.parametrize("scheme", PLAIN, ids=name_of)
 def test_versions_name_what_decides_about_the_bytes(scheme: Scheme) -> None:
     versions = toolchain_versions(scheme)
-    assert versions["tensorflow"].startswith("2.")
-    assert ("litert-quantizer" in versions) == (scheme.toolchain == "litert_quantizer")
+    observes = observed_by(scheme) is not None
+    assert ("tensorflow" in versions) == (observes or scheme.toolchain in ("converter", "litert_quantizer", "keras"))
+    assert ("torch" in versions) == (scheme.toolchain not in ("converter", "litert_quantizer", "keras"))
+    for package, toolchain in {"litert-quantizer": "litert_quantizer", "nncf": "nncf", "torchao": "pt2e"}.items():
+        assert (package in versions) == (scheme.toolchain == toolchain)
 
 
 @pytest.mark.parametrize("scheme", PLAIN, ids=name_of)
-def test_what_starts_from_the_float_artifact_starts_from_that_of_its_transform(scheme: Scheme) -> None:
-    started = source_of(replace(scheme, transform="equalized"))
-    needs_source = scheme.toolchain == "litert_quantizer" or scheme.is_calibrated
-    assert started == (Float32(transform="equalized") if needs_source else None)
+def test_what_starts_from_a_float_artifact_starts_from_that_of_its_transform(scheme: Scheme) -> None:
+    changed = replace(scheme, transform="equalized")
+    before: Any = builder_of(scheme).source
+    assert source_of(changed) == (Float32(toolchain=before, transform="equalized") if before else None)
+
+
+@pytest.mark.parametrize("scheme", PLAIN, ids=name_of)
+def test_every_toolchain_shares_the_statistics_of_one_float_artifact(scheme: Scheme) -> None:
+    wants_statistics = scheme.is_calibrated and scheme.toolchain != "nncf"
+    changed = replace(scheme, transform="equalized")
+    assert observed_by(changed) == (Float32(transform="equalized") if wants_statistics else None)
 
 
 def test_finding_builders_loads_no_framework() -> None:
@@ -106,7 +116,7 @@ def test_finding_builders_loads_no_framework() -> None:
     code = (
         "import sys; from tasks.quantize.artifact import toolchain_versions;"
         "from tasks.quantize.builders import builders;"
-        "[toolchain_versions(item.scheme(toolchain=item.toolchain)) for item in builders()];"
-        "assert not {'tensorflow', 'tf_keras', 'litert_quantizer', 'ai_edge_litert'} & set(sys.modules)"
+        "[toolchain_versions(item.scheme(toolchain=item.toolchain, **item.forced)) for item in builders()];"
+        "assert not {'tensorflow', 'tf_keras', 'litert_quantizer', 'ai_edge_litert', 'torch', 'torchao', 'onnx', 'nncf'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -75,8 +75,9 @@ def variations(builder: Builder) -> Iterator[Scheme]:
     """The default, and each other value of each axis that the toolchain can make, one axis at a time."""
     default = default_of(builder)
     yield default
-    # What comes from one float32 artifact shares the work of a transform; elsewhere one scheme stands for the others.
-    axes = set(default.axes()) - (set() if builder.source or builder.scheme is Float32 else {"transform"})
+    # What comes from the .tflite shares the work of a transform; elsewhere one scheme stands for the others.
+    shares = builder.source == "converter" or builder.scheme is Float32
+    axes = set(default.axes()) - (set() if shares else {"transform"})
     for axis in sorted(axes & set(VALUES)):
         for value in VALUES[axis]:
             change: dict[str, Any] = {axis: value}
@@ -92,12 +93,11 @@ def name_of(scheme: Scheme) -> str:
 
 
 def marked(scheme: Scheme) -> Any:
-    """Compiling takes half a minute, so all but the usual int8 build stand back for the slow suite."""
-    is_slow = builder_of(scheme).is_compiled and scheme != QUICK
-    return pytest.param(scheme, id=name_of(scheme), marks=[pytest.mark.slow] if is_slow else [])
+    """Compiling takes half a minute: the quick suite leaves it to test_torch_pt2e and test_torch_inductor."""
+    marks = [pytest.mark.slow] if builder_of(scheme).is_compiled else []
+    return pytest.param(scheme, id=name_of(scheme), marks=marks)
 
 
-QUICK: Scheme = StaticInt8(toolchain="pt2e", calibration_images=4)
 # What torch's `quantize_dynamic` makes is refused: see test_torch_inductor.
 BUILDERS = [builder for builder in builders() if builder.toolchain != "quantize_dynamic"]
 SCHEMES = sorted((scheme for builder in BUILDERS for scheme in variations(builder)), key=name_of)
