@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,12 @@ def test_every_runtime_can_run_float32(name):
 def test_an_unknown_runtime_is_refused_with_the_choices():
     with pytest.raises(UnsupportedScheme, match="choices: keras, litert, onnxruntime, openvino, torch"):
         runtime_of("tensorrt")
+
+
+@pytest.mark.parametrize("name", [runtime.name for runtime in runtimes()])
+def test_what_to_install_for_a_runtime_is_an_extra_that_holds_its_packages(name):
+    found = runtime_of(name)
+    required = [line.split(";") for line in metadata.requires("quantsweep") or []]
+    wanted = {"", f' extra == "{found.extra}"'}
+    installed = {re.split(r"[<>=\[]", what)[0] for what, *when in required if "".join(when) in wanted}
+    assert set(found.packages) <= installed
