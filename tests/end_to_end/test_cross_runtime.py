@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.command import start_quantsweep
+from tests.command import quantsweep, start_quantsweep
 
 SPACE = """
   - {runtime: [litert, onnxruntime, openvino], scheme: float32}
@@ -80,6 +80,15 @@ def test_what_is_executed_is_told_where_the_artifact_alone_does_not_say(rows: Ro
     assert plain["artifact_sha256"] == literal["artifact_sha256"]
     assert plain["executed_int8_mac_share"] == 1.0
     assert literal["executed_int8_mac_share"] == 0.0
+
+
+def test_the_leaderboard_says_where_int8_is_executed_in_float(rows: Rows, folder: Path):
+    printed = quantsweep("results", "leaderboard", "--db", folder / "results.db").out
+    told = [line for line in printed.splitlines() if "are executed so" in line]
+    assert told == [
+        "onnxruntime-static_int8-onnxruntime-per_channel-cal4-seed0-disabled-t1 holds 100% int8 multiply-accumulates; "
+        "0% are executed so"
+    ]
 
 
 def test_one_artifact_serves_two_runtimes(rows: Rows):
