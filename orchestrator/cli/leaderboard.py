@@ -47,7 +47,7 @@ def print_leaderboard(rows: Sequence[Row], sweep: Row, wide: bool = False) -> No
 
 
 def executes_less(row: Row) -> bool:
-    """Says whether a runtime executes less in int8 than the artifact holds, since its settings or kernels are in float."""
+    """Says whether a runtime executes less in int8 than the artifact holds: the rest of it runs in float."""
     done = row["executed_int8_mac_share"]
     return done is not None and done < row["int8_mac_share"] - 0.005
 
