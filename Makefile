@@ -8,6 +8,9 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
+# Two files at a time; what a file's tests share is made once.
+PARALLEL := --numprocesses 2 --dist loadfile
+
 .PHONY: help install demo test test-all lint bench clean
 
 help:
@@ -34,10 +37,10 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-all: lint
-	$(BIN)/pytest -m "slow or not slow"
+	$(BIN)/pytest $(PARALLEL) -m "slow or not slow"
 
 bench: install
 	$(BIN)/python -m tests.benchmarks.postprocessing
@@ -49,6 +52,7 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.sensitivity
 	$(BIN)/python -m tests.benchmarks.equalization
 	$(BIN)/python -m tests.benchmarks.quantization_table
+	$(BIN)/python -m tests.benchmarks.cross_runtime
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

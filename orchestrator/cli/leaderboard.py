@@ -34,7 +34,9 @@ def print_leaderboard(rows: Sequence[Row], sweep: Row, wide: bool = False) -> No
             print_line(f"failed: {row['variant']}: {_failure(row)}")
         elif executes_less(row):
             held, done = row["int8_mac_share"], row["executed_int8_mac_share"]
-            print_line(f"{row['variant']} holds {held:.0%} int8 multiply-accumulates; {done:.0%} are executed so")
+            print_line(
+                f"in float: {row['variant']}: of its {held:.0%} int8 multiply-accumulates {done:.0%} are executed"
+            )
     if not wide and any(row["simulated"] for row in rows):
         print_line(
             f"{SIMULATED_MARK} simulated: no kernel makes use of such weights; the time is that without the transform"

@@ -15,18 +15,27 @@ ROUNDS = 4
 """Sessions opened and closed after the first two."""
 
 
-def cpu_share(session: Session, seconds: float = 0.4, windows: int = 3) -> float:
-    """Most CPUs that inference keeps busy over a window; other programs can only make it less."""
+def shares(session: Session, seconds: float = 1.2) -> tuple[float, int]:
+    """Runs inferences for a while.
+
+    Returns:
+        How many CPUs they kept busy, and how many threads did at least a tenth of the work, which does not depend on
+        what else runs on the machine.
+    """
     prepared = session.prepare(pixels(1))
     for _ in range(5):
         session.infer(prepared)
-    shares = []
-    for _ in range(windows):
-        wall, spent = time.perf_counter(), time.process_time()
-        while time.perf_counter() - wall < seconds:
-            session.infer(prepared)
-        shares.append((time.process_time() - spent) / (time.perf_counter() - wall))
-    return max(shares)
+    before, wall, spent = thread_seconds(), time.perf_counter(), time.process_time()
+    while time.perf_counter() - wall < seconds:
+        session.infer(prepared)
+    spent, wall = time.process_time() - spent, time.perf_counter() - wall
+    worked = [now - before.get(thread, 0.0) for thread, now in thread_seconds().items()]
+    return spent / wall, sum(each >= 0.1 * spent for each in worked)
+
+
+def thread_seconds() -> dict[int, float]:
+    """CPU time of each thread of this process."""
+    return {thread.id: thread.user_time + thread.system_time for thread in psutil.Process().threads()}
 
 
 def idle_share(seconds: float = 0.4) -> float:
@@ -51,8 +60,10 @@ def _main(name: str, threads: int, artifact: Path) -> None:
     before = once()
     grown = [once() for _ in range(ROUNDS)][-1] - before
     session = runtime.open(data, settings)
+    cpu_share, working_threads = shares(session)
     found = {
-        "cpu_share": cpu_share(session),
+        "cpu_share": cpu_share,
+        "working_threads": working_threads,
         "idle_share": idle_share(),
         "grown_bytes": grown,
         "frameworks": sorted({"tensorflow", "torch"} & set(sys.modules)),

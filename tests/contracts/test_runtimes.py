@@ -53,7 +53,9 @@ def probes(runtime: Runtime, data: bytes, tmp_path_factory) -> dict[int, dict[st
     place.write_bytes(data)
     found = {}
     for threads in (1, 2):
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": str(threads)}
+        # What is freed goes back to the system at once, so that resident memory shows it.
+        steady = {"MALLOC_TRIM_THRESHOLD_": "0", "OMP_NUM_THREADS": str(threads)}
+        environment = {**os.environ, **steady, "PYTHONPATH": str(Path(__file__).parents[2])}
         command = [sys.executable, "-m", "tests.contracts.session_probe", runtime.name, str(threads), str(place)]
         run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
         found[threads] = json.loads(run.stdout.splitlines()[-1])
@@ -109,11 +111,11 @@ def test_every_runtime_starts_from_the_same_numbers(session):
 
 def test_one_thread_keeps_one_cpu_busy(probes):
     assert probes[1]["cpu_share"] < 1.15
+    assert probes[1]["working_threads"] == 1
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU")
-def test_two_threads_keep_more_than_one_cpu_busy(probes, maker):
-    assert probes[2]["cpu_share"] > 1.2
+def test_two_threads_share_the_work(probes):
+    assert probes[2]["working_threads"] >= 2
 
 
 def test_threads_rest_when_nothing_is_asked(probes):

@@ -34,7 +34,7 @@ from tasks.quantize.schemes import (
 from tasks.quantize.statistics import Statistics
 from tasks.quantize.structure import structure_sha256
 from tasks.storage import ArtifactStorage
-from tests.tasks.quantize.test_schemes_are_kept import PLAIN, audit_of, name_of
+from tests.tasks.quantize.test_schemes_are_kept import PLAIN, audit_of, every_builder, name_of
 
 STATIC = StaticInt8(toolchain="litert_quantizer", calibration_images=4)
 CONVERTED = StaticInt8(calibration_images=4)
@@ -225,7 +225,7 @@ def test_depthwise_scales_that_litert_would_read_out_of_bounds_are_caught(
         audit(write(model))
 
 
-@pytest.mark.parametrize("scheme", PLAIN, ids=name_of)
+@every_builder
 def test_every_layer_has_its_arithmetic(scheme: Scheme, detector: Detector, built: Callable[[Scheme], bytes]) -> None:
     found = audit_of(scheme, built(scheme))
     assert set(found.layers) == {layer.name for layer in layers(detector.spec)}
