@@ -111,7 +111,6 @@ def test_every_runtime_starts_from_the_same_numbers(session):
 
 def test_one_thread_keeps_one_cpu_busy(probes):
     assert probes[1]["cpu_share"] < 1.15
-    assert probes[1]["working_threads"] == 1
 
 
 def test_two_threads_share_the_work(probes):

@@ -94,7 +94,8 @@ COLOUR_FILES: dict[str, Callable[[Path], Path]] = {
 }
 
 
-@pytest.mark.filterwarnings("error")
+# What other tests left to the garbage collector is not at issue here.
+@pytest.mark.filterwarnings("error", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("case", COLOUR_FILES)
 def test_files_of_every_kind_become_rgb(tmp_path: Path, case: str) -> None:
     assert corners(pixels_of(COLOUR_FILES[case](tmp_path), width=64, height=48)) == UPRIGHT
