@@ -103,8 +103,8 @@ def marked(scheme: Scheme) -> Any:
 BUILDERS = [builder for builder in builders() if builder.toolchain != "quantize_dynamic"]
 SCHEMES = sorted((scheme for builder in BUILDERS for scheme in variations(builder)), key=name_of)
 PLAIN = sorted((default_of(builder) for builder in BUILDERS), key=name_of)
-every_scheme = pytest.mark.parametrize("scheme", map(marked, SCHEMES))
-every_builder = pytest.mark.parametrize("scheme", map(marked, PLAIN))
+every_scheme = pytest.mark.parametrize("scheme", [marked(scheme) for scheme in SCHEMES])
+every_builder = pytest.mark.parametrize("scheme", [marked(scheme) for scheme in PLAIN])
 
 
 @cache
