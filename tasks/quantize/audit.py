@@ -9,6 +9,7 @@ import numpy as np
 from tasks.errors import AuditMismatch
 from tasks.quantize.expectations import FLOAT32_SMALL, Expectation, codebook_limit, expectation_of
 from tasks.quantize.flatbuffer import element_type, operator_name, read, text, whole
+from tasks.quantize.formats.base import shares
 from tasks.quantize.kernels import Kernel, faults, granularity, kernels, weights_of
 from tasks.quantize.layer_names import layer_names
 from tasks.quantize.schemes import Scheme
@@ -56,8 +57,8 @@ def _audit(model: Any) -> Audit:
         weights[element_type(kernel.weights)] += kernel.elements
     granularities = {granularity(model, kernel) for kernel in found} - {None}
     return Audit(
-        mac_share=_shares(macs),
-        weight_share=_shares(weights),
+        mac_share=shares(macs),
+        weight_share=shares(weights),
         granularity="mixed" if len(granularities) > 1 else next(iter(granularities), None),
         operators=dict(sorted(Counter(operator_name(model, operator) for operator in graph.operators).items())),
         macs=macs.total(),
@@ -98,11 +99,6 @@ def _arithmetic(kernel: Kernel, any_dynamic: bool) -> str:
 def _symmetric(found: Sequence[Kernel]) -> bool | None:
     tensors = [tensor for kernel in found if kernel.is_integer for tensor in (kernel.activations, kernel.output)]
     return all(not np.any(tensor.quantization.zeroPoint) for tensor in tensors) if tensors else None
-
-
-def _shares(counts: Counter[str]) -> dict[str, float]:
-    total = counts.total()
-    return {name: count / total for name, count in counts.most_common()} if total else {}
 
 
 def check_audit(found: Audit, scheme: Scheme, kept_float: Sequence[str] = ()) -> None:

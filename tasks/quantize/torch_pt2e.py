@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.detector.weights import Detector
 from tasks.quantize.builders import Builder, BuildFunction, Limit, Material, register
+from tasks.quantize.exported_program import exported
 from tasks.quantize.layer_ranges import layer_ranges
 from tasks.quantize.ranges import Ranges
 from tasks.quantize.schemes import DynamicInt8, MemoryLayout, Scheme, StaticInt8
@@ -96,11 +97,10 @@ def prepared_module(
     from tasks.detector.torch_model import build_torch
     from tasks.quantize.torch_annotation import LayerQuantizer, symmetric_weights
 
-    module = build_torch(detector).to(memory_format=_format(scheme.memory_layout))
     quantizer = LayerQuantizer(activations, symmetric_weights(scheme.granularity), kept_float)
+    program = exported(build_torch(detector), detector.spec.image_size, scheme.memory_layout)
     with torch.no_grad():
-        exported = torch.export.export(module, (example_image(detector, scheme.memory_layout),))
-        return prepare_pt2e(exported.module(check_guards=False), quantizer)
+        return prepare_pt2e(program.module(check_guards=False), quantizer)
 
 
 def example_image(detector: Detector, memory_layout: MemoryLayout) -> "torch.Tensor":

@@ -1,6 +1,7 @@
 """The registry of artifact formats: how a file is audited and what its structure is, by suffix."""
 
 import importlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,3 +56,9 @@ def format_of(name: str) -> Format:
     if name not in _FORMATS:
         raise ArtifactUnreadable(f"there is no artifact format {name!r}; choices: {', '.join(sorted(_FORMATS))}")
     return _FORMATS[name]
+
+
+def shares(counts: Counter[str]) -> dict[str, float]:
+    """Returns the share of each count in all, in [0, 1], the largest first; nothing if there is nothing to count."""
+    total = counts.total()
+    return {name: count / total for name, count in counts.most_common()} if total else {}

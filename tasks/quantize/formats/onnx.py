@@ -7,7 +7,7 @@ import numpy as np
 
 from tasks.errors import ArtifactUnreadable
 from tasks.identity import key_of
-from tasks.quantize.formats.base import Format, register
+from tasks.quantize.formats.base import Format, register, shares
 from tasks.quantize.onnx_graph import Graph
 from tasks.quantize.stored_weights import codebook_size
 from tasks.types import Audit
@@ -42,8 +42,8 @@ def audit(data: bytes) -> Audit:
     granularities = {convolution.granularity for convolution in found} - {None}
     symmetries = {convolution.symmetric for convolution in found} - {None}
     return Audit(
-        mac_share=_shares(macs),
-        weight_share=_shares(weights),
+        mac_share=shares(macs),
+        weight_share=shares(weights),
         granularity="mixed" if len(granularities) > 1 else next(iter(granularities), None),
         operators=dict(sorted(Counter(node.op_type for node in graph.graph.node).items())),
         macs=macs.total(),
@@ -128,11 +128,6 @@ def _element_type(item: Any) -> str:
     import onnx
 
     return str(onnx.helper.tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type))
-
-
-def _shares(counts: Counter[str]) -> dict[str, float]:
-    total = counts.total()
-    return {name: count / total for name, count in counts.most_common()} if total else {}
 
 
 register(Format("onnx", audit, structure_sha256))

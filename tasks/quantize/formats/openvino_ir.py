@@ -8,7 +8,7 @@ import numpy as np
 
 from tasks.errors import AuditMismatch
 from tasks.identity import key_of
-from tasks.quantize.formats.base import Format, register
+from tasks.quantize.formats.base import Format, register, shares
 from tasks.quantize.layer_names import layer_of
 from tasks.quantize.openvino_graph import Kernel, activation_form, element_type, kernels
 from tasks.quantize.stored_weights import codebook_size
@@ -45,8 +45,8 @@ def audit(data: bytes) -> Audit:
     layers = {kernel.layer: arithmetic for kernel, arithmetic in zip(stored, arithmetics, strict=True) if kernel.layer}
     granularities = {kernel.granularity for kernel in stored} - {None}
     return Audit(
-        mac_share=_shares(macs),
-        weight_share=_shares(weights),
+        mac_share=shares(macs),
+        weight_share=shares(weights),
         granularity="mixed" if len(granularities) > 1 else next(iter(granularities), None),
         operators={name: count for name, count in sorted(operators.items()) if name not in _SILENT},
         macs=macs.total(),
@@ -97,10 +97,6 @@ def _arithmetics(stored: Sequence[Kernel], executed: Sequence[ExecutedKernel]) -
 
 def _arithmetic(kernel: Kernel, executed: str) -> str:
     return f"weight_only_{kernel.stored}" if len(kernel.scales) and executed == "float32" else executed
-
-
-def _shares(counts: Counter[str]) -> dict[str, float]:
-    return {name: count / counts.total() for name, count in counts.most_common()} if counts.total() else {}
 
 
 def _structure(operation: Any, places: dict[str, int]) -> list[Any]:

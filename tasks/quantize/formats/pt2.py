@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.errors import ArtifactUnreadable
 from tasks.identity import key_of
-from tasks.quantize.formats.base import Format, register
+from tasks.quantize.formats.base import Format, register, shares
 from tasks.types import Audit
 
 ROOT = "model"
@@ -195,8 +195,8 @@ def audit(data: bytes) -> Audit:
         weights[kernel.stored if kernel else item["stored"]] += item["elements"]
         granularities |= {item["granularity"]} - {None}
     return Audit(
-        mac_share=_shares(macs),
-        weight_share=_shares(weights),
+        mac_share=shares(macs),
+        weight_share=shares(weights),
         granularity="mixed" if len(granularities) > 1 else next(iter(granularities), None),
         operators=program["operators"],
         macs=macs.total(),
@@ -235,10 +235,6 @@ def _arithmetic(item: dict[str, Any], kernel: Lowered | None) -> str:
     if promised in ("int8", "dynamic_int8") and (kernel is None or kernel.arithmetic != "int8"):
         return "float32"
     return kernel.arithmetic if kernel and promised in ("float32", "float16", "bfloat16") else promised
-
-
-def _shares(counts: Counter[str]) -> dict[str, float]:
-    return {name: count / counts.total() for name, count in counts.most_common()}
 
 
 def _only(found: zipfile.ZipFile, names: list[str], suffix: str) -> bytes:

@@ -10,7 +10,7 @@ from tasks.detector.ssd_mobilenet_v1 import Layer, layers
 from tasks.detector.weights import Detector
 from tasks.errors import AuditMismatch
 from tasks.identity import key_of
-from tasks.quantize.formats.base import Format, register
+from tasks.quantize.formats.base import Format, register, shares
 from tasks.quantize.stored_weights import codebook_size
 from tasks.runtimes.keras import opened, traced
 from tasks.types import Audit
@@ -41,8 +41,8 @@ def audit(data: bytes) -> Audit:
         macs[_arithmetic(convolutions[layer.name])] += _macs(convolutions[layer.name])
         weights[str(stored.dtype)] += stored.size
     return Audit(
-        mac_share={name: count / macs.total() for name, count in macs.most_common()},
-        weight_share={name: count / weights.total() for name, count in weights.most_common()},
+        mac_share=shares(macs),
+        weight_share=shares(weights),
         granularity=None,
         operators=dict(sorted(Counter(item.type for item in operations).items())),
         macs=macs.total(),
