@@ -212,7 +212,11 @@ def _no_axis(key: str, scheme: type[Scheme], own: dict[str, Any], runtime: str |
         return f"the runtime {runtime} has no option `{key}`; runtimes that have it: {', '.join(owners)}"
     everywhere = {field.name for other in SCHEMES.values() for field in fields(other)}
     options = _options_of([runtime] if runtime else None)
-    known = f"{scheme.name} has no axis `{key}`" if key in everywhere else f"unknown axis `{key}`{_nearest(key, (*own, *options))}"
+    known = (
+        f"{scheme.name} has no axis `{key}`"
+        if key in everywhere
+        else f"unknown axis `{key}`{_nearest(key, (*own, *options))}"
+    )
     return f"{known}; axes of {scheme.name}: {', '.join(own)}"
 
 
