@@ -8,7 +8,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-# Two files at a time; what a file's tests share is made once.
+# Two files at a time; what a file's tests share is made once. Tests that look at CPU time follow on a quiet machine.
 PARALLEL := --numprocesses 2 --dist loadfile
 
 .PHONY: help install demo test test-all lint bench clean
@@ -37,10 +37,12 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest $(PARALLEL)
+	$(BIN)/pytest $(PARALLEL) -m "not slow and not alone"
+	$(BIN)/pytest -m "not slow and alone"
 
 test-all: lint
-	$(BIN)/pytest $(PARALLEL) -m "slow or not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not alone"
+	$(BIN)/pytest -m alone
 
 bench: install
 	$(BIN)/python -m tests.benchmarks.postprocessing

@@ -109,23 +109,28 @@ def test_every_runtime_starts_from_the_same_numbers(session):
     reference.close()
 
 
+@pytest.mark.alone
 def test_one_thread_keeps_one_cpu_busy(probes):
     assert probes[1]["cpu_share"] < 1.15
 
 
+@pytest.mark.alone
 def test_two_threads_share_the_work(probes):
     assert probes[2]["working_threads"] >= 2
 
 
+@pytest.mark.alone
 def test_threads_rest_when_nothing_is_asked(probes):
     assert probes[2]["idle_share"] < 0.1
 
 
+@pytest.mark.alone
 def test_closed_sessions_give_their_memory_back(probes, data):
     for probe in probes.values():
         assert probe["grown_bytes"] < ROUNDS * len(data) / 3
 
 
+@pytest.mark.alone
 def test_inference_imports_the_framework_of_the_runtime_alone(runtime, probes):
     wanted = [] if runtime.framework == "none" else [runtime.framework]
     assert probes[1]["frameworks"] == wanted
