@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from tasks.benchmark import BenchmarkOptions, benchmark
+from tasks.benchmark import benchmark, compare_latency
 from tasks.detect import detect_shard, detections_from_bytes
 from tasks.detector.ssd_mobilenet_v1 import SSDMobileNetV1Spec
 from tasks.detector.weights import Detector
 from tasks.errors import ArtifactUnreadable, ScoringFailed
 from tasks.host import this_host
 from tasks.identity import key_of, sha256_of
+from tasks.latency.duel import Contender, DuelOptions
+from tasks.latency.profiling import profile
 from tasks.quantize.artifact import build_artifact
 from tasks.quantize.observe import observe, statistics_key
 from tasks.quantize.schemes import Scheme
@@ -25,6 +27,7 @@ from tasks.storage import ArtifactStorage
 from tasks.types import (
     Accuracy,
     Artifact,
+    Comparison,
     DetectionShard,
     Host,
     ImageShard,
@@ -32,6 +35,7 @@ from tasks.types import (
     LayerSensitivity,
     LossInterval,
     Postprocessing,
+    Profile,
     RuntimeSettings,
 )
 from tasks.uncertainty import Matches, loss_interval, match
@@ -52,6 +56,28 @@ class Built:
 
     seconds: float
     """Wall time of the build, without calibration."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A direct comparison, and where it was measured."""
+
+    host: Host
+    """The machine."""
+
+    comparison: Comparison
+    """The measurement."""
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """A profile, and where it was taken."""
+
+    host: Host
+    """The machine."""
+
+    profile: Profile
+    """The measurement."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +276,7 @@ def measure(
     settings: RuntimeSettings,
     spec: SSDMobileNetV1Spec,
     postprocessing: Postprocessing,
-    options: BenchmarkOptions,
+    options: DuelOptions,
     shard: ImageShard,
 ) -> Measured:
     """Measures the latency of an artifact beside the reference on this machine.
@@ -271,6 +297,52 @@ def measure(
     base, variant = (_content(storage, item.sha256, item.format) for item in (reference, artifact))
     latency = benchmark(base, variant, settings, spec, _first(shard, BENCHMARK_IMAGES), postprocessing, options)
     return Measured(this_host(), latency)
+
+
+def compare_directly(
+    storage: ArtifactStorage,
+    first: tuple[Artifact, RuntimeSettings],
+    second: tuple[Artifact, RuntimeSettings],
+    spec: SSDMobileNetV1Spec,
+    options: DuelOptions,
+    shard: ImageShard,
+) -> Compared:
+    """Times two artifacts in turn on this machine.
+
+    Args:
+        storage: Where both are.
+        first: One artifact, and how to run it.
+        second: The other.
+        spec: Architecture of both.
+        options: Time cap and wanted precision.
+        shard: Preprocessed images; the first `BENCHMARK_IMAGES` are used.
+
+    Returns:
+        The comparison and this machine.
+    """
+    one, other = (
+        Contender(_content(storage, item.sha256, item.format), settings) for item, settings in (first, second)
+    )
+    return Compared(this_host(), compare_latency(one, other, spec, _first(shard, BENCHMARK_IMAGES), options))
+
+
+def take_profile(
+    storage: ArtifactStorage, artifact: Artifact, settings: RuntimeSettings, seconds: float, shard: ImageShard
+) -> Profiled:
+    """Times each operator of an artifact on this machine.
+
+    Args:
+        storage: Where the artifact is.
+        artifact: What to profile.
+        settings: How to run it.
+        seconds: Time to spend, about.
+        shard: Preprocessed images; the first `BENCHMARK_IMAGES` are used.
+
+    Returns:
+        The profile and this machine.
+    """
+    content = _content(storage, artifact.sha256, artifact.format)
+    return Profiled(this_host(), profile(content, settings, _first(shard, BENCHMARK_IMAGES).pixels, seconds))
 
 
 def _first(shard: ImageShard, count: int) -> ImageShard:

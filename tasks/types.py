@@ -1,8 +1,9 @@
 """Values that pass between the rooms: frozen, checked at birth, units in the names."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -288,29 +289,30 @@ class Latency:
     """Median of the reference's inference time in the same run."""
 
     ratio: float
-    """Median over pairs of variant time / reference time."""
+    """Variant time / reference time: mean over rounds of the median over the pairs of a round, in logarithms."""
 
     ratio_low: float
     ratio_high: float
-    """95 % bootstrap interval of `ratio`."""
+    """95 % interval of `ratio`; see `tasks.latency.ratio`."""
 
     postprocessing_ms_p50: float
     """Median time from raw outputs to detections, on real images."""
 
     load_ms: float
-    """Time from an artifact's bytes to a session in a fresh process, the runtime's import not included."""
+    """Time from an artifact's bytes to a session in a fresh process, the runtime's import not included. Median over
+    rounds, as the other times of a start are."""
 
     pairs: int
-    """Number of (reference, variant) pairs timed."""
+    """Number of (reference, variant) pairs timed, over all rounds."""
 
     converged: bool
     """Whether the interval reached the wanted width before the time cap."""
 
-    samples_ms: tuple[tuple[float, float], ...]
-    """Raw (reference, variant) times of each pair, in order."""
+    samples_ms: tuple[tuple[tuple[float, float], ...], ...]
+    """(reference, variant) times of each pair, round by round; each the median of a block of inferences."""
 
     conditions: dict[str, float]
-    """State of the machine during the run: load average, CPU steal share, ..."""
+    """State of the machine while blocks were timed: load average, CPU steal share, ..."""
 
     import_ms: float | None = None
     """Time to import the runtime in a fresh process."""
@@ -321,9 +323,118 @@ class Latency:
     peak_memory_bytes: int | None = None
     """Most resident memory of that process over a few inferences, less what it held before the runtime's import."""
 
+    noisy: tuple[str, ...] = ()
+    """What was wrong with the conditions, a line each; empty for a run that can be trusted. A noisy latency is stored
+    and shown, and never makes a winner."""
+
+    attempts: int = 1
+    """Which attempt this is, from 1: noisy ones are measured again, within a limit."""
+
+    images_per_second: float | None = None
+    """Throughput of the whole machine: all of `copies` together, running at the same time; inference alone."""
+
+    copies: int | None = None
+    """Processes that ran for the throughput, each with its own session and its own CPUs."""
+
     executed_mac_share: dict[str, float] | None = None
     """Share of multiply-accumulates by the arithmetic that the runtime really executes the artifact in, with its
     settings on this host, in the words of `Audit.mac_share`; None if the runtime does not tell."""
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """One operator of an artifact as a runtime executes it."""
+
+    name: str
+    """What the artifact or the runtime calls it; unique within a profile."""
+
+    operator: str
+    """Its kind in the runtime's words: `CONV_2D`, `QLinearConv`, `Convolution`, ..."""
+
+    role: Literal["convolution", "conversion", "other"]
+    """A conversion changes types or memory layouts and computes nothing: quantize, dequantize, cast, reorder, ...."""
+
+    layer: str | None
+    """Canonical name of the detector's layer that it belongs to, if it belongs to one."""
+
+    arithmetic: str
+    """What it computes in, in the words of `Audit.mac_share`; the element type of its output for other roles."""
+
+    kernel: str
+    """What executes it, in the runtime's words: `XNNPACK`, `reference`, `brgconv_avx512_core_amx_int8`, ..."""
+
+    macs: int
+    """Multiply-accumulates of one inference; 0 for other roles than convolution."""
+
+    time_ms: float
+    """Median time in one inference."""
+
+    is_fallback: bool
+    """Whether it runs in float although the artifact stores its weights as integers, or on a kernel that was written to
+    be read rather than to be fast (LiteRT's reference kernels)."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of one artifact goes on one host. Operators in order of execution."""
+
+    operators: tuple[OperatorTime, ...]
+    """All that take time."""
+
+    total_ms: float
+    """Median time of whole inferences of the same session, not profiled."""
+
+    repeats: int
+    """Inferences that each operator's median is of."""
+
+    method: str
+    """How times were taken, for readers: `prefixes of the graph`, `ONNX Runtime's profiler`, ..."""
+
+    def share(self, chosen: Callable[[OperatorTime], bool]) -> float:
+        """Returns the share of the operators' time that the chosen ones take, in [0, 1]."""
+        total = sum(item.time_ms for item in self.operators)
+        return sum(item.time_ms for item in self.operators if chosen(item)) / total if total else 0.0
+
+    @property
+    def fallback_share(self) -> float:
+        """Share of the time in operators that fell back."""
+        return self.share(lambda item: item.is_fallback)
+
+    @property
+    def conversion_share(self) -> float:
+        """Share of the time in conversions of type or layout."""
+        return self.share(lambda item: item.role == "conversion")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two artifacts timed in turn, directly. Milliseconds an image."""
+
+    first_ms_p50: float
+    second_ms_p50: float
+    """Medians of the inference times."""
+
+    ratio: float
+    """Second time / first time."""
+
+    ratio_low: float
+    ratio_high: float
+    """95 % interval of `ratio`."""
+
+    pairs: int
+    """Number of pairs timed, over all rounds."""
+
+    converged: bool
+    """Whether the interval reached the wanted width before the time cap."""
+
+    samples_ms: tuple[tuple[tuple[float, float], ...], ...]
+    """(first, second) times of each pair, round by round."""
+
+    conditions: dict[str, float]
+    """State of the machine while blocks were timed."""
+
+    noisy: tuple[str, ...] = ()
+    """What was wrong with the conditions, a line each."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from tasks.errors import InferenceFailed, UnsupportedScheme
-from tasks.types import RuntimeSettings
+from tasks.types import Profile, RuntimeSettings
 
 
 class Session(Protocol):
@@ -111,6 +111,10 @@ class Runtime:
     executed: Callable[[bytes, RuntimeSettings], dict[str, float]] | None = None
     """(content of an artifact file, settings) -> share of multiply-accumulates by the arithmetic that it is executed
     in, in the words of `Audit.mac_share`. None if the runtime does not tell."""
+
+    profile: Callable[[bytes, RuntimeSettings, np.ndarray, float], Profile] | None = None
+    """(content of an artifact file, settings, (N, S, S, 3) uint8 RGB images, seconds to spend) -> where the time goes,
+    operator by operator; called in a fresh process. None if there is no way to tell."""
 
     def version(self) -> str:
         """Returns names and versions of the packages: `ai-edge-litert 2.3.0`. Imports none of them."""
