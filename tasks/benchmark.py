@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from tasks.detector.ssd_mobilenet_v1 import SSDMobileNetV1Spec
 from tasks.latency.conditions import complaints
-from tasks.latency.contestant import Scene
 from tasks.latency.duel import Contender, Duel, DuelOptions, duel
+from tasks.latency.scene import Scene
 from tasks.latency.throughput import throughput
-from tasks.types import Comparison, ImageShard, Latency, Postprocessing, RuntimeSettings
+from tasks.types import Comparison, Latency, Postprocessing, RuntimeSettings
 
 REFERENCE_SETTINGS = RuntimeSettings("litert", threads=1)
 """How the reference runs in every benchmark, whatever the variant's settings: all ratios stand on one scale."""
@@ -20,8 +19,7 @@ def benchmark(
     reference: bytes,
     variant: bytes,
     settings: RuntimeSettings,
-    spec: SSDMobileNetV1Spec,
-    images: ImageShard,
+    scene: Scene,
     postprocessing: Postprocessing,
     options: DuelOptions | None = None,
 ) -> Latency:
@@ -31,8 +29,7 @@ def benchmark(
         reference: Content of the LiteRT float32 artifact of the same detector.
         variant: Content of the variant's artifact.
         settings: How the variant is run. The reference runs with `REFERENCE_SETTINGS`.
-        spec: Architecture of both.
-        images: A few preprocessed images, used in turn; each pair runs on one. A start takes the first ones.
+        scene: A few preprocessed images, used in turn; each pair runs on one. A start takes the first ones.
         postprocessing: What is timed apart, on the variant's outputs.
         options: How long and how precisely.
 
@@ -45,7 +42,6 @@ def benchmark(
         BenchmarkFailed: If a process dies or runs past its time limit.
     """
     options = options or DuelOptions()
-    scene = Scene.of(images, spec)
     contender = Contender(variant, settings)
     questions: tuple[tuple[str, dict[str, Any]], ...] = (
         ("postprocess", {"postprocessing": asdict(postprocessing)}),
@@ -73,16 +69,14 @@ def benchmark(
 
 
 def compare_latency(
-    first: Contender, second: Contender, spec: SSDMobileNetV1Spec, images: ImageShard,
-    options: DuelOptions | None = None,
-) -> Comparison:  # fmt: skip
+    first: Contender, second: Contender, scene: Scene, options: DuelOptions | None = None
+) -> Comparison:
     """Times two artifacts of a detector in turn, directly.
 
     Args:
         first: One artifact and its settings.
         second: The other.
-        spec: Architecture of both.
-        images: A few preprocessed images, used in turn.
+        scene: A few preprocessed images, used in turn.
         options: How long and how precisely.
 
     Returns:
@@ -91,7 +85,7 @@ def compare_latency(
     Raises:
         TaskFailure: As `benchmark`.
     """
-    timed = duel((first, second), Scene.of(images, spec), options or DuelOptions())
+    timed = duel((first, second), scene, options or DuelOptions())
     return Comparison(
         first_ms_p50=float(np.median(timed.first.times_ms)),
         second_ms_p50=float(np.median(timed.second.times_ms)),

@@ -16,6 +16,7 @@ from tasks.host import this_host
 from tasks.identity import key_of, sha256_of
 from tasks.latency.duel import Contender, DuelOptions
 from tasks.latency.profiling import profile
+from tasks.latency.scene import SCENE, Scene
 from tasks.quantize.artifact import build_artifact
 from tasks.quantize.observe import observe, statistics_key
 from tasks.quantize.schemes import Scheme
@@ -42,9 +43,6 @@ from tasks.uncertainty import Matches, loss_interval, match
 
 STATISTICS_SUFFIX = "statistics"
 """Suffix of kept statistics in artifact storage."""
-
-BENCHMARK_IMAGES = 8
-"""How many images a benchmark cycles through."""
 
 
 @dataclass(frozen=True)
@@ -269,15 +267,46 @@ def compare(
     return loss_interval(before, _matches(storage, truth, accuracy.detections_sha256))
 
 
+def keep_scene(storage: ArtifactStorage, key: str, spec: SSDMobileNetV1Spec, shard: ImageShard) -> None:
+    """Sees to it that the images of benchmarks are in storage, where later comparisons find them, too.
+
+    Args:
+        storage: Where they are kept.
+        key: Names everything that they depend on.
+        spec: Architecture of the detector.
+        shard: Preprocessed images; the first ones are taken.
+    """
+    if storage.recall(key, SCENE) is None:
+        storage.keep(key, Scene.of(shard, spec).to_bytes(), SCENE)
+
+
+def kept_scene(storage: ArtifactStorage, key: str) -> Scene:
+    """Reads the images of benchmarks.
+
+    Args:
+        storage: Where they are kept.
+        key: As `keep_scene` had it.
+
+    Returns:
+        The scene.
+
+    Raises:
+        ArtifactUnreadable: If it is gone.
+    """
+    data = storage.recall(key, SCENE)
+    if data is None:
+        raise ArtifactUnreadable(f"the images that latency is measured on are no longer in {storage.url}")
+    return Scene.from_bytes(data)
+
+
 def measure(
     storage: ArtifactStorage,
     reference: Artifact,
     artifact: Artifact,
     settings: RuntimeSettings,
-    spec: SSDMobileNetV1Spec,
+    scene_key: str,
     postprocessing: Postprocessing,
     options: DuelOptions,
-    shard: ImageShard,
 ) -> Measured:
     """Measures the latency of an artifact beside the reference on this machine.
 
@@ -286,16 +315,15 @@ def measure(
         reference: The LiteRT float32 build.
         artifact: What to measure.
         settings: How to run it.
-        spec: Architecture of both.
+        scene_key: What `keep_scene` kept.
         postprocessing: How raw outputs become detections.
         options: Time cap and wanted precision.
-        shard: Preprocessed images; the first `BENCHMARK_IMAGES` are used.
 
     Returns:
         The latency and this machine.
     """
     base, variant = (_content(storage, item.sha256, item.format) for item in (reference, artifact))
-    latency = benchmark(base, variant, settings, spec, _first(shard, BENCHMARK_IMAGES), postprocessing, options)
+    latency = benchmark(base, variant, settings, kept_scene(storage, scene_key), postprocessing, options)
     return Measured(this_host(), latency)
 
 
@@ -303,9 +331,8 @@ def compare_directly(
     storage: ArtifactStorage,
     first: tuple[Artifact, RuntimeSettings],
     second: tuple[Artifact, RuntimeSettings],
-    spec: SSDMobileNetV1Spec,
+    scene_key: str,
     options: DuelOptions,
-    shard: ImageShard,
 ) -> Compared:
     """Times two artifacts in turn on this machine.
 
@@ -313,9 +340,8 @@ def compare_directly(
         storage: Where both are.
         first: One artifact, and how to run it.
         second: The other.
-        spec: Architecture of both.
+        scene_key: What `keep_scene` kept.
         options: Time cap and wanted precision.
-        shard: Preprocessed images; the first `BENCHMARK_IMAGES` are used.
 
     Returns:
         The comparison and this machine.
@@ -323,11 +349,11 @@ def compare_directly(
     one, other = (
         Contender(_content(storage, item.sha256, item.format), settings) for item, settings in (first, second)
     )
-    return Compared(this_host(), compare_latency(one, other, spec, _first(shard, BENCHMARK_IMAGES), options))
+    return Compared(this_host(), compare_latency(one, other, kept_scene(storage, scene_key), options))
 
 
 def take_profile(
-    storage: ArtifactStorage, artifact: Artifact, settings: RuntimeSettings, seconds: float, shard: ImageShard
+    storage: ArtifactStorage, artifact: Artifact, settings: RuntimeSettings, scene_key: str, seconds: float
 ) -> Profiled:
     """Times each operator of an artifact on this machine.
 
@@ -335,18 +361,14 @@ def take_profile(
         storage: Where the artifact is.
         artifact: What to profile.
         settings: How to run it.
+        scene_key: What `keep_scene` kept.
         seconds: Time to spend, about.
-        shard: Preprocessed images; the first `BENCHMARK_IMAGES` are used.
 
     Returns:
         The profile and this machine.
     """
     content = _content(storage, artifact.sha256, artifact.format)
-    return Profiled(this_host(), profile(content, settings, _first(shard, BENCHMARK_IMAGES).pixels, seconds))
-
-
-def _first(shard: ImageShard, count: int) -> ImageShard:
-    return ImageShard(shard.image_ids[:count], shard.sizes[:count], shard.pixels[:count], shard.fingerprint)
+    return Profiled(this_host(), profile(content, settings, kept_scene(storage, scene_key).pixels, seconds))
 
 
 @lru_cache(maxsize=4)

@@ -4,6 +4,7 @@
 on its standard output, one JSON value a line; between commands it sleeps.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -11,60 +12,24 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from tasks.detector.anchors import anchors
-from tasks.detector.ssd_mobilenet_v1 import SSDMobileNetV1Spec
 from tasks.errors import TaskFailure
 from tasks.latency.fresh_process import bind, settings_of
 from tasks.latency.memory import peak_resident_bytes, resident_bytes
+from tasks.latency.scene import SCENE, Scene
 from tasks.postprocess import detections_of
 from tasks.runtimes.base import Runtime, Session, runtime_of
-from tasks.types import ImageShard, Postprocessing, RuntimeSettings
-
-SCENE = "scene.npz"
-"""The file of a job's folder with its `Scene`."""
+from tasks.types import Postprocessing, RuntimeSettings
 
 _FIRST_IMAGES = 4
 """Images of a cold start, at most: memory has reached its peak after two or three."""
 
 _POSTPROCESSING_REPEATS = 3
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Images, and what postprocessing needs to know of them and of the detector. It travels by file, as an .npz."""
-
-    pixels: np.ndarray
-    """(N, S, S, 3) uint8 RGB."""
-
-    sizes: np.ndarray
-    """(N, 2) [height, width] of each original image in pixels."""
-
-    anchors: np.ndarray
-    """(A, 4) of the detector."""
-
-    class_ids: np.ndarray
-    """(C,) category ids."""
-
-    @classmethod
-    def of(cls, images: ImageShard, spec: SSDMobileNetV1Spec) -> "Scene":
-        """Makes it of some preprocessed images and the architecture of a detector."""
-        return cls(images.pixels, images.sizes, anchors(spec), np.array(spec.class_ids))
-
-    @classmethod
-    def read(cls, path: Path) -> "Scene":
-        """Reads what `write` wrote."""
-        with np.load(path, allow_pickle=False) as content:
-            return cls(**content)
-
-    def write(self, path: Path) -> None:
-        """Writes it to a file."""
-        np.savez(path, **{item.name: getattr(self, item.name) for item in fields(self)})
 
 
 @dataclass
@@ -212,7 +177,7 @@ def _answers(folder: Path, name: str, commands: TextIO) -> Iterator[Any]:
     settings = settings_of(job)
     bound = bind(job["cpus"])
     niceness = _take_back_niceness()
-    scene = Scene.read(folder / SCENE)
+    scene = Scene.from_bytes((folder / SCENE).read_bytes())
     runtime = runtime_of(settings.runtime)
     floor = resident_bytes()
     import_ms = _import_ms(runtime)
@@ -234,10 +199,8 @@ def _import_ms(runtime: Runtime) -> float | None:
 
 def _take_back_niceness() -> int:
     """Takes back the niceness that workers of some clusters run with, where the system allows it."""
-    try:
+    with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, 0)
-    except OSError:
-        pass
     return os.getpriority(os.PRIO_PROCESS, 0)
 
 

@@ -18,9 +18,9 @@ import numpy as np
 from tasks.errors import BenchmarkFailed
 from tasks.identity import sha256_of
 from tasks.latency.conditions import Counters, frequency_mhz, idlest_cpus
-from tasks.latency.contestant import SCENE, Scene
 from tasks.latency.fresh_process import Dialogue
 from tasks.latency.ratio import Ratio, Round, ratio_of
+from tasks.latency.scene import SCENE, Scene
 from tasks.types import RuntimeSettings
 
 NAMES = ("first", "second")
@@ -83,8 +83,8 @@ class Record:
     """Of each timed inference."""
 
     starts: list[dict[str, float | None]] = field(default_factory=list)
-    """`import_ms`, `load_ms`, `first_inference_ms` and `memory_bytes` of each round's process: its peak over what it held
-    before the runtime's import."""
+    """`import_ms`, `load_ms`, `first_inference_ms` and `memory_bytes` of each round's process: its peak over what it
+    held before the runtime's import."""
 
     extras: dict[str, Any] = field(default_factory=dict)
     """Answers to questions, by command."""
@@ -127,7 +127,7 @@ class Ring:
             scene: What they run on.
         """
         self._folder, self._contenders = folder, contenders
-        scene.write(folder / SCENE)
+        (folder / SCENE).write_bytes(scene.to_bytes())
         for content in {each.artifact for each in contenders.values()}:
             (folder / sha256_of(content)).write_bytes(content)
 
@@ -171,7 +171,7 @@ def duel(
         InferenceFailed: If a runtime fails.
         BenchmarkFailed: If a process dies or runs past its time limit, or there is no image.
     """
-    if not len(scene.pixels):
+    if not len(scene):
         raise BenchmarkFailed("a benchmark needs at least one image")
     random = np.random.default_rng(options.seed)
     deadline = time.perf_counter() + options.max_seconds
@@ -182,7 +182,7 @@ def duel(
         ring = Ring(Path(folder), dict(zip(NAMES, contenders, strict=True)), scene)
         while True:
             with _both(ring, cpus, random, options, watch, records) as sides:
-                rounds.append(_pairs(sides, records, random, options, len(scene.pixels), watch))
+                rounds.append(_pairs(sides, records, random, options, len(scene), watch))
                 for command, arguments in questions if len(rounds) == 1 else ():
                     records[1].extras[command] = sides[1].dialogue.ask(command, **arguments)
             ratio = ratio_of(tuple(rounds))

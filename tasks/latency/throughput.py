@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from tasks.latency.contestant import Scene
 from tasks.latency.duel import Contender, Ring
 from tasks.latency.fresh_process import Dialogue
+from tasks.latency.scene import Scene
 
 _SECONDS = 1.0
 _MEMORY_SHARE = 0.5
