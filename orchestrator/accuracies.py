@@ -1,6 +1,7 @@
 """Accuracies of a plan: each artifact scored once, and compared with the reference."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from cluster.executor import Ref
@@ -60,6 +61,8 @@ class Accuracies:
 
     def _detect(self, key: str, artifact: Artifact, settings: RuntimeSettings) -> None:
         plan, images = self._plan, self._images
+        # A task claims one CPU; outputs do not depend on the number of threads.
+        settings = replace(settings, threads=1)
         lane = LANES_BY_FRAMEWORK[runtime_of(settings.runtime).framework]
         shards: list[Ref] = []
 

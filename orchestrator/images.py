@@ -34,6 +34,10 @@ class PreparedImages:
         files = shard_files(plan.evaluation.images, _shard_size(len(plan.evaluation), graph.executor.cpus))
         self.counts = [len(part) for part in files]
         self.evaluation = self._prepared("images to evaluate", files)
+        graph.once(
+            plan.scene_key, _PRIORITY, LIGHT, "preprocess", steps.keep_scene, plan.storage, plan.scene_key,
+            plan.detector.spec, self.evaluation[0], then=lambda result: None,
+        )  # fmt: skip
 
     def calibration(self, samples: Iterable[tuple[int, int]]) -> list[Ref]:
         """Preprocesses every image of some calibration samples, each image once.

@@ -1,39 +1,55 @@
-"""Latencies of a plan: each structure timed once on the benchmark node, beside the reference."""
+"""Latencies of a plan: each structure timed on the benchmark node, beside the reference; noisy ones again, later."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from cluster.executor import Executor
 from cluster.lanes import BENCHMARK
 from orchestrator.graph import Graph
-from orchestrator.images import PreparedImages
 from orchestrator.plan import Plan
+from orchestrator.profiles import Profiles
+from orchestrator.progress import Observer
 from results.store import Store
 from tasks import steps
-from tasks.benchmark import BenchmarkOptions
 from tasks.errors import ClusterMistake
 from tasks.host import this_host
+from tasks.latency.duel import DuelOptions
 from tasks.types import Artifact, Failure, Host, Latency, RuntimeSettings
 
 _PRIORITY = 5
+_PRIORITY_AGAIN = 8
+"""After everything else: what made the machine noisy may be over by then."""
 
 Continuation = Callable[[str, "Latency | Failure"], None]
 """Gets the key and the latency, or why there is none."""
 
 
+@dataclass(frozen=True)
+class _Request:
+    """A latency that is asked for."""
+
+    key: str
+    reference: Artifact
+    artifact: Artifact
+    settings: RuntimeSettings
+    then: Continuation
+
+
 class Latencies:
     """Measures what the database does not know yet."""
 
-    def __init__(self, plan: Plan, graph: Graph, store: Store, images: PreparedImages, host: Host) -> None:
+    def __init__(self, plan: Plan, graph: Graph, store: Store, host: Host, observer: Observer) -> None:
         """Takes what is needed to measure.
 
         Args:
-            plan: What is to be done.
+            plan: What is to be done; its scene is in storage.
             graph: Where the work goes.
             store: Where results go.
-            images: Where preprocessed images come from.
             host: The benchmark node.
+            observer: Who wants to know of noise.
         """
-        self._plan, self._graph, self._store, self._images, self._host = plan, graph, store, images, host
+        self._plan, self._graph, self._store, self._host, self._observer = plan, graph, store, host, observer
+        self._profiles = Profiles(plan, graph, store) if plan.spec.latency.profile else None
 
     def measure(self, reference: Artifact, artifact: Artifact, settings: RuntimeSettings, then: Continuation) -> None:
         """Asks for the latency of an artifact.
@@ -42,32 +58,56 @@ class Latencies:
             reference: The LiteRT float32 build.
             artifact: What is timed.
             settings: How it is run.
-            then: Gets its key and the latency, or a `Failure`.
+            then: Gets its key and the latency, or a `Failure`. The latency is noisy if it was in all its attempts.
         """
-        plan = self._plan
-        key = plan.latency_key(reference, artifact, settings, self._host)
+        key = self._plan.latency_key(reference, artifact, settings, self._host)
+        request = _Request(key, reference, artifact, settings, then)
         known = self._store.latency_of(key)
-        if known is not None:
+        if isinstance(known, Failure):
             then(key, known)
-            return
+        elif known is None:
+            self._attempt(request, 1, _PRIORITY)
+        elif self._is_to_be_repeated(known):
+            self._attempt(request, known.attempts + 1, _PRIORITY)
+        else:
+            self._finish(request, key, known)
+
+    def _attempt(self, request: _Request, number: int, priority: int) -> None:
+        plan, latency = self._plan, self._plan.spec.latency
 
         def take(result: steps.Measured | Failure) -> None:
             if isinstance(result, Failure):
-                self._store.put_failure(key, result)
-                then(key, result)
+                self._store.put_failure(request.key, result)
+                request.then(request.key, result)
                 return
-            measured = plan.latency_key(reference, artifact, settings, result.host)
-            timing = plan.timing(settings)
-            self._store.put_latency(measured, artifact.structure_sha256, timing, result.host, result.latency)
-            then(measured, result.latency)
+            measured = replace(result.latency, attempts=number)
+            key = plan.latency_key(request.reference, request.artifact, request.settings, result.host)
+            timing = plan.timing(request.settings)
+            self._store.put_latency(key, request.artifact.structure_sha256, timing, result.host, measured)
+            if self._is_to_be_repeated(measured):
+                self._observer.stage(f"a noisy measurement, to be repeated later: {measured.noisy[0]}")
+                self._attempt(request, number + 1, _PRIORITY_AGAIN)
+            else:
+                self._finish(request, key, measured)
 
-        options = BenchmarkOptions(
-            max_seconds=plan.spec.latency.max_seconds, target_half_width=plan.spec.latency.target_half_width
+        # The seed differs from attempt to attempt, or a repetition would repeat the order of pairs, too.
+        options = DuelOptions(
+            max_seconds=latency.max_seconds, target_half_width=latency.target_half_width, seed=number - 1
         )
         self._graph.once(
-            key, _PRIORITY, BENCHMARK, "benchmark", steps.measure, plan.storage, reference, artifact, settings,
-            plan.detector.spec, plan.spec.postprocessing, options, self._images.evaluation[0], then=take,
+            f"{request.key} attempt {number}", priority, BENCHMARK, "benchmark", steps.measure, plan.storage,
+            request.reference, request.artifact, request.settings, plan.scene_key, plan.spec.postprocessing, options,
+            then=take,
         )  # fmt: skip
+
+    def _is_to_be_repeated(self, latency: Latency) -> bool:
+        return bool(latency.noisy) and latency.attempts <= self._plan.spec.latency.retries
+
+    def _finish(self, request: _Request, key: str, latency: Latency) -> None:
+        if self._profiles is None:
+            request.then(key, latency)
+        else:
+            self._profiles.take(key, request.artifact, request.settings, lambda: request.then(key, latency))
 
 
 def benchmark_host(executor: Executor) -> Host:

@@ -26,7 +26,7 @@ from tasks.runtimes.base import runtime_of
 from tasks.storage import ArtifactStorage
 from tasks.types import Artifact, Host, RuntimeSettings
 
-_LATENCY_PROTOCOL = "v1: paired blocks in a fresh process"
+_LATENCY_PROTOCOL = "v2: paired blocks in rounds of fresh processes"
 
 INTERVAL_METHOD = "v1: paired percentile bootstrap over images"
 """How the interval of a loss is estimated."""
@@ -146,6 +146,11 @@ class Plan:
             "target_half_width": self.spec.latency.target_half_width,
         }
 
+    @property
+    def scene_key(self) -> str:
+        """Key of the images that latency is measured on."""
+        return scene_key(self.evaluation.fingerprint, self.detector.sha256)
+
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """What the whole sweep depends on: versions, calibration images, postprocessing."""
@@ -159,6 +164,19 @@ class Plan:
             "calibration": self.calibration.fingerprint if self.calibration else None,
             "scoring": self.scoring(self.spec.space.variants[0].settings),
         }
+
+
+def scene_key(dataset_fingerprint: str, detector_sha256: str) -> str:
+    """Returns the key of the images that the latencies of a detector are measured on.
+
+    Args:
+        dataset_fingerprint: The evaluation set that they are of.
+        detector_sha256: The detector, whose image size and anchors belong to it.
+
+    Returns:
+        The key.
+    """
+    return key_of("scene", dataset_fingerprint, detector_sha256, PREPROCESSING)
 
 
 def prepare(spec: Spec, storage: ArtifactStorage, folder: Path) -> Plan:

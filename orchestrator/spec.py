@@ -57,13 +57,19 @@ class LatencySettings(_Strict):
     """How latency is measured."""
 
     threads: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1)] = [1]
-    """Thread counts; each is a variant of its own. Artifacts and accuracies are shared, only latency is measured anew."""
+    """Thread counts; each is a variant of its own. They share artifacts and accuracies; only latency is measured anew."""
 
     max_seconds: Annotated[float, Field(gt=0)] = 20.0
     """Time cap of one measurement."""
 
     target_half_width: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """Wanted half-width of the ratio's interval, relative to the ratio."""
+
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
+    """How often a measurement is repeated whose conditions were bad; after that it stays, marked as noisy."""
+
+    profile: bool = False
+    """Whether each operator is timed, too; seconds to a minute for each structure."""
 
 
 class PostprocessingSettings(_Strict):

@@ -180,7 +180,7 @@ class Sweep:
         # A damaged image ends the sweep here, before anything is written.
         graph.run()
         self._begin()
-        self._latencies = Latencies(plan, graph, self._store, images, host)
+        self._latencies = Latencies(plan, graph, self._store, host, observer)
         detector, self._truth = executor.put(plan.detector), executor.put(plan.evaluation.ground_truth())
         self._accuracies = Accuracies(plan, graph, self._store, self._truth, images, observer)
         sensitivities = Sensitivities(plan, graph, self._store, detector, self._truth, images, self._accuracies)
@@ -342,7 +342,7 @@ class Sweep:
     def _confirm_best(self) -> None:
         """Scores the reference and the fastest feasible variant again with the reference scorer."""
         rows = [row for row in leaderboard(self._engine, self.key) if row["status"] == "done"]
-        allowed = [row for row in rows if row["feasible"] is not False]
+        allowed = [row for row in rows if row["feasible"] is not False and not row["latency_noisy"]]
         best = min(allowed, key=lambda row: row["latency_ratio"], default=None)
         chosen = {
             row["variant_key"] for row in rows if row["confirmed_by"] is None and (row is best or row["is_reference"])

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import data, db, demo, model, results, sweep
+from orchestrator.cli import data, db, demo, model, profile, results, sweep
 from tasks.errors import QuantsweepError, UserMistake
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("demo")(demo.demo)
 app.add_typer(model.app, name="model")
 app.add_typer(data.app, name="data")
 app.command("sweep")(sweep.sweep)
+app.command("profile")(profile.profile)
 app.add_typer(results.app, name="results")
 app.add_typer(db.app, name="db")
 
