@@ -4,8 +4,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from cluster.journal import Stay
 from cluster.lanes import Lane
-from tasks.errors import TaskFailure, UnexpectedError, UserMistake
+from tasks.errors import ClusterMistake, TaskFailure, UnexpectedError, UserMistake
 from tasks.types import Failure
 
 Ref = Any
@@ -16,10 +17,20 @@ class Executor(Protocol):
     """Runs plain functions of plain values."""
 
     cpus: int
-    """CPUs of all nodes."""
+    """CPUs of all nodes that take other tasks than benchmarks."""
+
+    benchmark_cpus: int
+    """CPUs of the node that all benchmarks of this executor run on: how many threads can be timed."""
+
+    benchmark_node: str
+    """Id of that node, as the journal has it."""
 
     is_here: bool
     """Whether all tasks run on the driver's own machine."""
+
+    @property
+    def shares_benchmark_node(self) -> bool:
+        """Whether other tasks have no node but that of the benchmarks, so that one waits for the other."""
 
     def put(self, value: Any) -> Ref:
         """Shares a value with all tasks, read-only.
@@ -55,7 +66,8 @@ class Executor(Protocol):
             refs: At least one ref.
 
         Returns:
-            The ref that is done.
+            The ref that is done. Where no task has run for as long as tasks may queue, all refs are given up: they
+            are done, and their results are failures.
         """
 
     def result(self, ref: Ref) -> Any:
@@ -71,8 +83,53 @@ class Executor(Protocol):
             UserMistake: If the task found one.
         """
 
+    def journal(self) -> list[Stay]:
+        """Tells which tasks ran when and where.
+
+        Returns:
+            The stays of all tasks that started so far.
+        """
+
     def close(self) -> None:
         """Lets go of the workers."""
+
+
+def refuse_claim(lane: Lane, claimed: int, offered: int, node: str) -> None:
+    """Refuses a claim that can never be met.
+
+    Args:
+        lane: Whose claim it is.
+        claimed: CPUs that a task claims.
+        offered: CPUs of the largest node for the lane.
+        node: What to call that node.
+
+    Raises:
+        ClusterMistake: If the claim is larger.
+    """
+    if claimed > offered:
+        raise ClusterMistake(
+            f"a {lane.name} task claims {claimed} CPUs, and the largest node for it, {node}, has {offered}; "
+            f"choices: claim 1 to {offered}, or join a larger node"
+        )
+
+
+def refuse_threads(executor: Executor, threads: Sequence[int]) -> None:
+    """Refuses numbers of threads that the benchmark node has no CPUs for.
+
+    Args:
+        executor: Where benchmarks will run.
+        threads: Numbers of threads that will be timed.
+
+    Raises:
+        ClusterMistake: If one is larger than the node.
+    """
+    most = max(threads, default=1)
+    if most > executor.benchmark_cpus:
+        raise ClusterMistake(
+            f"{most} threads cannot be timed: the benchmark node {executor.benchmark_node[:12]} has "
+            f"{executor.benchmark_cpus} CPUs; choices: threads 1 to {executor.benchmark_cpus}, or label a node with "
+            f"at least {most} CPUs as bench"
+        )
 
 
 def run_task(stage: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -1,5 +1,6 @@
 """Lanes: what a kind of task claims of a node, and the environment of its worker process."""
 
+import os
 from dataclasses import dataclass, field
 
 _SINGLE_THREADED = {
@@ -38,7 +39,16 @@ TORCH = Lane("torch")
 """Work that imports torch."""
 
 BENCHMARK = Lane("benchmark", cpus=None)
-"""Timing: alone on its node."""
+"""Timing: alone on the one node that all benchmarks of a run share."""
 
 LANES_BY_FRAMEWORK = {"none": LIGHT, "tensorflow": TENSORFLOW, "torch": TORCH}
 """The lane of a builder or runtime, by the framework that its worker imports."""
+
+
+def available_cpus() -> int:
+    """Counts the CPUs that this process may use.
+
+    Returns:
+        At least 1.
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

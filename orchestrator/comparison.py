@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.connect import connect
+from cluster.executor import refuse_threads
 from cluster.lanes import BENCHMARK
 from orchestrator.plan import scene_key
 from orchestrator.profiles import PROFILE_SECONDS
@@ -49,10 +50,12 @@ def measure_pair(
         storage, scene = _place(one, artifacts)
         sides = ((one.artifact, one.settings), (other.artifact, other.settings))
         options = DuelOptions(max_seconds=max_seconds)
-        found = _measured(address, steps.compare_directly, storage, *sides, scene, options)
+        threads = max(one.settings.threads, other.settings.threads)
+        found = _measured(address, threads, steps.compare_directly, storage, *sides, scene, options)
         assert isinstance(found, steps.Compared)
         described = [(each.label, each.artifact, _timing(each)) for each in (one, other)]
-        Store(engine).put_comparison(_key(one, other, found.host), *described, found.host, found.comparison)
+        key = _key(one, other, found.host)
+        Store(engine).put_comparison(key, described[0], described[1], found.host, found.comparison)
 
 
 def measure_profile(
@@ -81,13 +84,13 @@ def measure_profile(
             raise UserMistake(f"{subject.settings.runtime} has no way to tell the times of single operators")
         storage, scene = _place(subject, artifacts)
         found = _measured(
-            address, steps.take_profile, storage, subject.artifact, subject.settings, scene, seconds
+            address, subject.settings.threads, steps.take_profile, storage, subject.artifact, subject.settings, scene, seconds
         )  # fmt: skip
         assert isinstance(found, steps.Profiled)
         if found.host.fingerprint != subject.host:
             raise UserMistake(
                 f"the latency of {subject.label} was measured on another machine or with other versions, which a "
-                "profile taken here cannot explain; sweep on this machine first, or name that machine's cluster with --address"
+                "profile taken here cannot explain; sweep on this machine first, or name that machine with --address"
             )
         store.put_profile(subject.latency_key, found.profile)
 
@@ -112,9 +115,10 @@ def _place(subject: Subject, artifacts: str | None) -> tuple[ArtifactStorage, st
     return storage, scene
 
 
-def _measured(address: str, step: Callable[..., Any], *arguments: Any) -> Any:
+def _measured(address: str, threads: int, step: Callable[..., Any], *arguments: Any) -> Any:
     executor = connect(address)
     try:
+        refuse_threads(executor, [threads])
         ref = executor.submit(BENCHMARK, "benchmark", step, *arguments)
         result = executor.result(executor.wait([ref]))
     finally:

@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +27,12 @@ class _Step:
 
 
 class Graph:
-    """Steps of a sweep or study, on one executor."""
+    """Steps of a sweep or study, on one executor.
+
+    A step that claims its whole node is submitted as soon as it is there. While it waits or runs, the executor keeps
+    other steps on other nodes. Where there is no other node, steps of higher numbers than its priority are held back
+    until it has run; the others fill the node, so that it is emptied as seldom as possible.
+    """
 
     def __init__(self, executor: Executor) -> None:
         """Starts without steps.
@@ -38,6 +44,7 @@ class Graph:
         self.submitted = 0
         self._cap = 2 * executor.cpus + 2
         self._waiting: list[_Step] = []
+        self._waiting_alone: list[_Step] = []
         self._running: dict[Ref, _Step] = {}
         self._done: dict[str, Any] = {}
         self._continuations: dict[str, list[Continuation]] = {}
@@ -66,7 +73,7 @@ class Graph:
         self._continuations.setdefault(key, []).append(then)
         if not known:
             step = _Step(priority, next(self._orders), key, lane, stage, function, arguments, stays)
-            heapq.heappush(self._waiting, step)
+            heapq.heappush(self._waiting_alone if lane.cpus is None else self._waiting, step)
 
     def run(self) -> None:
         """Submits and settles steps until none is left.
@@ -74,7 +81,7 @@ class Graph:
         Raises:
             UserMistake: If a step found one.
         """
-        while self._waiting or self._running:
+        while self._waiting or self._waiting_alone or self._running:
             self._submit()
             ref = self.executor.wait(list(self._running))
             step = self._running.pop(ref)
@@ -85,17 +92,16 @@ class Graph:
                 then(result)
 
     def _submit(self) -> None:
-        # Steps that claim a whole node wait in the cluster's own queue, where they hold up nothing else.
-        sharing = sum(step.lane.cpus is not None for step in self._running.values())
-        held: list[_Step] = []
-        while self._waiting:
-            step = heapq.heappop(self._waiting)
-            if step.lane.cpus is not None and sharing >= self._cap:
-                held.append(step)
-                continue
-            sharing += step.lane.cpus is not None
-            ref = self.executor.submit(step.lane, step.stage, step.function, *step.arguments)
-            self._running[ref] = step
-            self.submitted += 1
-        for step in held:
-            heapq.heappush(self._waiting, step)
+        # Steps that claim a node wait in the cluster's own queue. They go first: the executor steers by them.
+        while self._waiting_alone:
+            self._start(heapq.heappop(self._waiting_alone))
+        alone = [step.priority for step in self._running.values() if step.lane.cpus is None]
+        last = min(alone) if alone and self.executor.shares_benchmark_node else math.inf
+        free = self._cap - (len(self._running) - len(alone))
+        while self._waiting and free > 0 and self._waiting[0].priority <= last:
+            self._start(heapq.heappop(self._waiting))
+            free -= 1
+
+    def _start(self, step: _Step) -> None:
+        self._running[self.executor.submit(step.lane, step.stage, step.function, *step.arguments)] = step
+        self.submitted += 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from cluster.executor import Executor
 from cluster.lanes import BENCHMARK
@@ -32,6 +33,9 @@ class _Request:
     reference: Artifact
     artifact: Artifact
     settings: RuntimeSettings
+    key_on: Callable[[Host], str]
+    """Key of the measurement, by the machine that it is made on."""
+
     then: Continuation
 
 
@@ -60,17 +64,35 @@ class Latencies:
             settings: How it is run.
             then: Gets its key and the latency, or a `Failure`. The latency is noisy if it was in all its attempts.
         """
-        key = self._plan.latency_key(reference, artifact, settings, self._host)
-        request = _Request(key, reference, artifact, settings, then)
-        known = self._store.latency_of(key)
-        if isinstance(known, Failure):
-            then(key, known)
-        elif known is None:
+        key_on = partial(self._plan.latency_key, reference, artifact, settings)
+        self._ask(
+            _Request(
+                key_on(self._host), reference, artifact, settings, key_on, self._profiled(artifact, settings, then)
+            )
+        )
+
+    def measure_again(
+        self, reference: Artifact, artifact: Artifact, settings: RuntimeSettings, then: Continuation
+    ) -> None:
+        """Asks for a second latency of an artifact that won: of its own bytes, whatever its structure's latency is of.
+
+        Args:
+            reference: The LiteRT float32 build.
+            artifact: What is timed.
+            settings: How it is run.
+            then: As `measure` has it.
+        """
+        key_on = partial(self._plan.own_latency_key, reference, artifact, settings)
+        self._ask(_Request(key_on(self._host), reference, artifact, settings, key_on, then))
+
+    def _ask(self, request: _Request) -> None:
+        known = self._store.latency_of(request.key)
+        if known is None:
             self._attempt(request, 1, _PRIORITY)
-        elif self._is_to_be_repeated(known):
+        elif isinstance(known, Latency) and self._is_to_be_repeated(known):
             self._attempt(request, known.attempts + 1, _PRIORITY)
         else:
-            self._finish(request, key, known)
+            request.then(request.key, known)
 
     def _attempt(self, request: _Request, number: int, priority: int) -> None:
         plan, latency = self._plan, self._plan.spec.latency
@@ -81,14 +103,14 @@ class Latencies:
                 request.then(request.key, result)
                 return
             measured = replace(result.latency, attempts=number)
-            key = plan.latency_key(request.reference, request.artifact, request.settings, result.host)
+            key = request.key_on(result.host)
             timing = plan.timing(request.settings)
             self._store.put_latency(key, request.artifact.structure_sha256, timing, result.host, measured)
             if self._is_to_be_repeated(measured):
                 self._observer.stage(f"a noisy measurement, to be repeated later: {measured.noisy[0]}")
                 self._attempt(request, number + 1, _PRIORITY_AGAIN)
             else:
-                self._finish(request, key, measured)
+                request.then(key, measured)
 
         # The seed differs from attempt to attempt, or a repetition would repeat the order of pairs, too.
         options = DuelOptions(
@@ -103,11 +125,19 @@ class Latencies:
     def _is_to_be_repeated(self, latency: Latency) -> bool:
         return bool(latency.noisy) and latency.attempts <= self._plan.spec.latency.retries
 
-    def _finish(self, request: _Request, key: str, latency: Latency) -> None:
-        if self._profiles is None:
-            request.then(key, latency)
-        else:
-            self._profiles.take(key, request.artifact, request.settings, lambda: request.then(key, latency))
+    def _profiled(self, artifact: Artifact, settings: RuntimeSettings, then: Continuation) -> Continuation:
+        """Puts the profile between a latency and what follows it, if the spec wants profiles."""
+        profiles = self._profiles
+        if profiles is None:
+            return then
+
+        def take(key: str, result: Latency | Failure) -> None:
+            if isinstance(result, Failure):
+                then(key, result)
+            else:
+                profiles.take(key, artifact, settings, lambda: then(key, result))
+
+        return take
 
 
 def benchmark_host(executor: Executor) -> Host:

@@ -136,6 +136,11 @@ class Plan:
         structures = (reference.structure_sha256, artifact.structure_sha256)
         return key_of("latency", structures, self.timing(settings), host.fingerprint)
 
+    def own_latency_key(self, reference: Artifact, artifact: Artifact, settings: RuntimeSettings, host: Host) -> str:
+        """Returns the key of a second latency, of the very bytes of an artifact that won."""
+        timed = (reference.structure_sha256, artifact.sha256)
+        return key_of("latency of bytes", timed, self.timing(settings), host.fingerprint)
+
     def timing(self, settings: RuntimeSettings) -> dict[str, Any]:
         """Returns what a latency depends on besides structures and host."""
         return {

@@ -57,7 +57,7 @@ class LatencySettings(_Strict):
     """How latency is measured."""
 
     threads: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1)] = [1]
-    """Thread counts; each is a variant of its own. They share artifacts and accuracies; only latency is measured anew."""
+    """Thread counts; each is a variant of its own. They share artifacts and accuracies, and differ in latency."""
 
     max_seconds: Annotated[float, Field(gt=0)] = 20.0
     """Time cap of one measurement."""

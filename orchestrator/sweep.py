@@ -6,8 +6,7 @@ from functools import partial
 
 from sqlalchemy import Engine
 
-from cluster.executor import Executor
-from cluster.lanes import LIGHT
+from cluster.executor import Executor, refuse_threads
 from orchestrator.accuracies import Accuracies
 from orchestrator.artifacts import Artifacts, Foundation, known_artifact, ranked_by
 from orchestrator.calibration import Calibration
@@ -18,12 +17,10 @@ from orchestrator.plan import Plan
 from orchestrator.progress import Observer
 from orchestrator.sensitivity import Sensitivities
 from orchestrator.space import REFERENCE
-from results.queries import leaderboard
+from orchestrator.winner import Winner
 from results.store import Store
 from results.sweep_record import SweepRecord, variant_key
-from tasks import steps
 from tasks.detector.ssd_mobilenet_v1 import layers
-from tasks.identity import key_of
 from tasks.quantize.artifact import observed_by
 from tasks.quantize.schemes import Scheme
 from tasks.types import Accuracy, Artifact, Failure, Latency, Variant
@@ -169,6 +166,7 @@ class Sweep:
         observer, variants = self._observer, self._plan.spec.space.variants
         observer.began(len(variants), len(variants) - len(self.unsettled), len(self._plan.evaluation))
         observer.stage("asking the benchmark node what it is")
+        refuse_threads(executor, [variant.settings.threads for variant in variants])
         host = benchmark_host(executor)
         plan = self._plan = replace(self._plan, isa=host.isa)
         graph = self._graph = Graph(executor)
@@ -194,7 +192,7 @@ class Sweep:
             artifacts.request(run.variant.scheme, partial(self._take_artifact, run))
         unanalysed = self._analyse(artifacts, sensitivities)
         graph.run()
-        self._confirm_best()
+        Winner(plan, graph, self._engine, self._record, self._latencies, self._truth, observer).settle()
         self._store.finish_sweep(self.key)
         return SweepOutcome(
             self.key, graph.submitted, sum(run.failure is not None for run in runs) + len(unanalysed)
@@ -338,39 +336,6 @@ class Sweep:
         )
         accuracy, latency = run.accuracy[1] if run.accuracy else None, run.latency[1] if run.latency else None
         self._observer.settled(run.variant, accuracy, latency, failure)
-
-    def _confirm_best(self) -> None:
-        """Scores the reference and the fastest feasible variant again with the reference scorer."""
-        rows = [row for row in leaderboard(self._engine, self.key) if row["status"] == "done"]
-        allowed = [row for row in rows if row["feasible"] is not False and not row["latency_noisy"]]
-        best = min(allowed, key=lambda row: row["latency_ratio"], default=None)
-        chosen = {
-            row["variant_key"] for row in rows if row["confirmed_by"] is None and (row is best or row["is_reference"])
-        }
-        for variant, key in zip(self._plan.spec.space.variants, self._record.variant_keys, strict=True):
-            if key in chosen:
-                self._confirm(variant, key)
-        self._graph.run()
-
-    def _confirm(self, variant: Variant, key: str) -> None:
-        request_key = self._plan.request_key(variant.scheme)
-        artifact = self._store.artifact_of(request_key)
-        assert isinstance(artifact, Artifact)
-        accuracy_key = self._plan.accuracy_key(artifact, variant.settings)
-
-        def take(result: str | Failure) -> None:
-            if isinstance(result, Failure):
-                failure_key = key_of("confirmation", accuracy_key)
-                self._store.put_failure(failure_key, result)
-                self._store.settle_variant(self.key, key, "failed", request_key=request_key, failure_key=failure_key)
-                self._observer.settled(variant, None, None, result)
-            else:
-                self._store.confirm_accuracy(accuracy_key, result)
-
-        self._graph.once(
-            f"confirm {accuracy_key}", _SCORE, LIGHT, "score", steps.confirm, self._plan.storage, self._truth,
-            self._store.accuracy_of(accuracy_key), then=take,
-        )  # fmt: skip
 
 
 def _samples(schemes: Iterable[Scheme]) -> set[tuple[int, int]]:

@@ -29,9 +29,19 @@ write an upsert on the primary key.
   holds the axes that exist. Rows that schema 0001 wrote hold in `scheme_json` only the axes that it knew; their columns
   say what it did, having no choice (`range_estimator` is `min_max`, `transform` is `none`, ...). Their audits have no
   `layers` and no `codebook_size`.
-- `import_ms`, `load_ms`, `first_inference_ms` and `peak_memory_bytes` are of a cold start: one fresh process that
-  imports the runtime, opens the artifact and runs a few images. Latencies that schemas before 0003 wrote have only
-  `load_ms`, and theirs is that of a second load in one process, which is shorter.
+- A latency is measured in rounds. Each starts a process of the reference and one of the variant anew and times them
+  in turn, pair by pair: where the loader happens to put code makes one process of an artifact faster than another, so
+  the interval is over rounds (Student's, of the mean of the rounds' median log ratios). Latencies that schemas before
+  0004 wrote have one round, one process of each, and a bootstrap interval over pairs, which is too narrow.
+- `latency_noisy` says that other work disturbed a measurement; `noisy` of `latencies` says how. Such a latency is
+  shown, after the others, and is never on the Pareto front. Schemas before 0004 did not look; their rows pass for calm.
+- `import_ms`, `load_ms`, `first_inference_ms` and `peak_memory_bytes` are of a cold start: a fresh process that
+  imports the runtime, opens the artifact and runs a few images; medians over rounds, of which schema 0003 had one.
+  Latencies that schemas before 0003 wrote have only `load_ms`, and theirs is that of a second load in one process,
+  which is shorter.
+- A profile belongs to a latency, and so to all variants that share it; `operators` takes its time apart.
+- `comparisons` holds what `quantsweep results compare A B --measure` timed: two artifacts beside each other, without
+  the reference between them.
 - `int8_mac_share` is what the artifact's file asks for; `executed_int8_mac_share` is what the runtime makes of it,
   where it tells: the CPU may lack instructions, and a runtime may have no int8 kernel for a layer.
 - Variants with `simulated` have weights of a form that no kernel makes use of (clustered, binary): AP, stored and
@@ -44,8 +54,8 @@ A few questions, each of which `quantsweep results sql "..."` answers:
 ```sql
 -- the fastest variant within the budget, for each sweep and host
 SELECT sweep, variant, ap_loss, latency_ratio FROM leaderboard one
-WHERE feasible AND latency_ratio = (SELECT MIN(latency_ratio) FROM leaderboard other
-    WHERE other.feasible AND other.sweep_key = one.sweep_key AND other.host = one.host);
+WHERE feasible AND NOT latency_noisy AND latency_ratio = (SELECT MIN(latency_ratio) FROM leaderboard other
+    WHERE other.feasible AND NOT other.latency_noisy AND other.sweep_key = one.sweep_key AND other.host = one.host);
 -- categories that static int8 hurts most
 SELECT category, AVG(ap_loss) AS loss FROM class_losses WHERE variant LIKE '%static_int8%'
 GROUP BY category HAVING AVG(ap_loss) IS NOT NULL ORDER BY loss DESC LIMIT 10;
@@ -54,6 +64,9 @@ SELECT calibration_images, calibration_seed, ap_loss FROM leaderboard
 WHERE scheme = 'static_int8' AND granularity = 'per_channel' ORDER BY calibration_images, calibration_seed;
 -- layers that cost most AP when they alone are quantized
 SELECT scheme, layer, rank, sqnr_db, ap_loss FROM layer_losses WHERE ap_loss > 0 ORDER BY ap_loss DESC LIMIT 10;
+-- where the time of each variant goes, by kind of operator and kernel
+SELECT variant, operator, kernel, arithmetic, SUM(time_ms) AS ms, SUM(time_share) AS share FROM operators
+GROUP BY sweep_key, variant, operator, kernel, arithmetic ORDER BY variant, ms DESC;
 ```
 """
 

@@ -8,6 +8,8 @@ from sqlalchemy import Engine, Table, func, select
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
 from results import schema, views
+from results.connect import name_of
+from results.ratios import ratios
 from results.reading import Rows, choices, flat, plain_row, rows_of
 from results.store import KEPT_FAILURES
 from tasks.errors import UserMistake
@@ -89,7 +91,8 @@ def leaderboard(engine: Engine, sweep: str | None = None) -> Rows:
 
     Rows with a latency and within the budget come first, by rising latency ratio and, where they share
     a structure and so a ratio, by rising AP loss; then those over the budget, those
-    without a latency, pending and failed ones. Ratios of different hosts are not compared: each host, the one with
+    without a latency, pending and failed ones. Of those within the budget, and of those over it, the ones whose
+    latency is noisy come last. Ratios of different hosts are not compared: each host, the one with
     the most rows first, has its own run of rows.
 
     Args:
@@ -114,6 +117,7 @@ def leaderboard(engine: Engine, sweep: str | None = None) -> Rows:
             not timed,
             host,
             not within,
+            bool(row["latency_noisy"]),
             row["latency_ratio"] if timed else 0.0,
             row["ap_loss"] or 0.0,
             row["position"],
@@ -213,8 +217,10 @@ def show(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, An
         sweep: Name or start of the key; None for the latest.
 
     Returns:
-        Its row of the leaderboard; all 12 statistics; detector, dataset, request and build time; and what is nested in
-        the tables, with dots in the names: `mac_share.int8`, `operators.CONV_2D`, `host.cpu`, `conditions.load`,
+        Its row of the leaderboard; all 12 statistics; detector, dataset, request and build time; `noisy`, what was
+        wrong while the latency was measured; ratios to the sweep's reference, such as `load_ratio`, None where a side
+        is unknown and, but for sizes, where the two come from different hosts; and what is nested in the tables, with
+        dots in the names: `mac_share.int8`, `operators.CONV_2D`, `host.cpu`, `conditions.load`,
         `loss_interval.level`, `audit.granularity`, ... Where layers differ in their arithmetic, `layer_count.int8` is
         the number of layers in it, and `layers.float32` are their names, for all but the commonest.
 
@@ -228,13 +234,14 @@ def show(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, An
         select(
             listed.c.request_key,
             listed.c.accuracy_key,
-            listed.c.latency_key,
             listed.c.settled_at,
             schema.artifact_requests.c.build_seconds,
             schema.artifact_requests.c.versions,
             *(getattr(schema.accuracies.c, name) for name in schema.STATISTICS[6:]),
             schema.accuracies.c.settings.label("evaluation"),
             schema.latencies.c.pairs.label("latency_pairs"),
+            schema.latencies.c.rounds.label("latency_rounds"),
+            schema.latencies.c.noisy,
             schema.latencies.c.settings.label("measurement"),
             schema.latencies.c.conditions,
             schema.latencies.c.executed_mac_share,
@@ -251,12 +258,61 @@ def show(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, An
     (row,) = rows_of(engine, query)
     for name in schema.STATISTICS[6:]:
         row[name] = None if row[name] == -1 else row[name]
+    row["noisy"] = "; ".join(row["noisy"] or ())
     audit = row.pop("audit") or {}
     row["audit"] = {name: audit.pop(name) for name in _AXES_IN_AUDIT if name in audit}
     row |= audit
     row |= _arithmetic(row.pop("layers", {})) | _interval(engine, found)
     named = ("detector", "detector_sha256", "dataset", "dataset_fingerprint", "artifacts_url")
-    return flat({**found, **{name: sweep_row[name] for name in named}, **row})
+    to_reference = _ratios_to_reference(engine, found)
+    return flat({**found, **to_reference, **{name: sweep_row[name] for name in named}, **row})
+
+
+def profile(engine: Engine, variant: str, sweep: str | None = None) -> Rows:
+    """Lists where the time of one variant goes, in the order of execution.
+
+    Args:
+        engine: A database.
+        variant: See `find_variant`.
+        sweep: Name or start of the key; None for the latest.
+
+    Returns:
+        Rows of the view `operators`.
+
+    Raises:
+        UserMistake: If there is no such sweep or variant, or no profile of it is stored.
+    """
+    header = profile_header(engine, variant, sweep)
+    view = views.operators
+    keys = (view.c.sweep_key == header["sweep_key"], view.c.variant_key == header["variant_key"])
+    return rows_of(engine, select(view).where(*keys).order_by(view.c.position))
+
+
+def profile_header(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, Any]:
+    """Tells what a variant's profile is of.
+
+    Args:
+        engine: A database.
+        variant: See `find_variant`.
+        sweep: Name or start of the key; None for the latest.
+
+    Returns:
+        `sweep`, `sweep_key`, `variant`, `variant_key`, `host` (its fingerprint), `cpu` (None if it is not known),
+        `total_ms`, `repeats`, `method`, `fallback_share`, `conversion_share`, `created_at`.
+
+    Raises:
+        UserMistake: If there is no such sweep or variant, or no profile of it is stored.
+    """
+    found = find_variant(engine, variant, sweep)
+    query = select(schema.profiles).where(schema.profiles.c.key == found["latency_key"])
+    rows = rows_of(engine, query)
+    if not rows:
+        place = f"--db {name_of(engine)}" + ("" if sweep is None else f" --sweep {sweep}")
+        raise UserMistake(f"{found['variant']} has no profile; run: quantsweep profile {found['variant']} {place}")
+    named = ("sweep", "sweep_key", "variant", "variant_key", "host")
+    header = {**{name: found[name] for name in named}, "cpu": _cpu_of(engine, found["host"]), **rows[0]}
+    del header["key"]
+    return header
 
 
 def layers(engine: Engine, detector: str | None = None, scheme: str | None = None) -> Rows:
@@ -356,6 +412,32 @@ def sql(engine: Engine, query: str) -> Rows:
 def _of_sweep(engine: Engine, view: Table, sweep: str | None) -> Rows:
     key = find_sweep(engine, sweep)["sweep_key"]
     return rows_of(engine, select(view).where(view.c.sweep_key == key))
+
+
+def _ratios_to_reference(engine: Engine, found: Mapping[str, Any]) -> dict[str, float | None]:
+    view = views.leaderboard
+    query = select(view).where(view.c.sweep_key == found["sweep_key"], view.c.is_reference)
+    (reference,) = rows_of(engine, query)
+    return ratios(found, reference)
+
+
+def host_of(engine: Engine, fingerprint: str) -> dict[str, Any]:
+    """Describes a machine that latencies were measured on.
+
+    Args:
+        engine: A database.
+        fingerprint: Of the machine; it is stored.
+
+    Returns:
+        Its properties, as `tasks.host.this_host` had them.
+    """
+    (row,) = rows_of(engine, select(schema.hosts.c.properties).where(schema.hosts.c.fingerprint == fingerprint))
+    return dict(row["properties"])
+
+
+def _cpu_of(engine: Engine, host: str) -> str | None:
+    cpu = host_of(engine, host).get("cpu")
+    return None if cpu is None else str(cpu)
 
 
 def _arithmetic(layers: Mapping[str, str]) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import Boolean, Double, Integer, Table, Text
 
-from results.schema import AXES, latencies
+from results.schema import AXES, comparisons, latencies
 from results.sweep_record import SweepRecord, variant_key
 from tasks.identity import canonical
-from tasks.types import Audit, Latency, Scheme, Variant
+from tasks.types import Audit, Comparison, Latency, Scheme, Variant
 
 
 def variant_row(detector_sha256: str, variant: Variant) -> dict[str, Any]:
@@ -99,11 +99,42 @@ def audit_json(audit: Audit) -> dict[str, Any]:
 def latency_row(latency: Latency) -> dict[str, Any]:
     """Writes a latency as the columns that `latencies` has for it."""
     executed = latency.executed_mac_share
-    return row_of(latency, latencies) | {
-        "samples_ms": [[float(reference), float(variant)] for reference, variant in latency.samples_ms],
-        "conditions": {name: float(value) for name, value in latency.conditions.items()},
-        "executed_mac_share": None if executed is None else {kind: float(share) for kind, share in executed.items()},
-        "executed_int8_mac_share": None if executed is None else int8_share(executed),
+    return (
+        row_of(latency, latencies)
+        | _timing_row(latency)
+        | {
+            "executed_mac_share": None
+            if executed is None
+            else {kind: float(share) for kind, share in executed.items()},
+            "executed_int8_mac_share": None if executed is None else int8_share(executed),
+        }
+    )
+
+
+def comparison_row(comparison: Comparison) -> dict[str, Any]:
+    """Writes a comparison as the columns that `comparisons` has for it."""
+    return row_of(comparison, comparisons) | _timing_row(comparison)
+
+
+def timing_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Reads the lists of a row of `latencies` or `comparisons`: the way back of what JSON makes of tuples.
+
+    Args:
+        row: Values by column name.
+
+    Returns:
+        `samples_ms` and `noisy`.
+    """
+    rounds = (tuple((first, second) for first, second in pairs) for pairs in row["samples_ms"])
+    return {"samples_ms": tuple(rounds), "noisy": tuple(row["noisy"])}
+
+
+def _timing_row(timed: Latency | Comparison) -> dict[str, Any]:
+    return {
+        "samples_ms": [[[float(first), float(second)] for first, second in pairs] for pairs in timed.samples_ms],
+        "rounds": len(timed.samples_ms),
+        "conditions": {name: float(value) for name, value in timed.conditions.items()},
+        "noisy": list(timed.noisy),
     }
 
 

@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """Newest revision of the migrations; revisions are numbers, so that older and newer can be told apart."""
 
 VERSION_TABLE = "quantsweep_alembic_version"
@@ -74,6 +74,24 @@ SIMULATED_MEANING = "Whether no kernel makes use of the weights' form: AP and si
 LOAD_MEANING = "Time in ms from the artifact's bytes to a session in a fresh process, the runtime's import not included"
 """What the column `load_ms` says."""
 
+THROUGHPUT_MEANING = "Images a second of the whole machine, all copies together, inference alone; NULL if not measured"
+"""What the column `images_per_second` says."""
+
+COPIES_MEANING = "Processes that ran at the same time for images_per_second, each on its own CPUs; NULL if not measured"
+"""What the column `copies` says."""
+
+ATTEMPTS_MEANING = "Which attempt this is, from 1: noisy ones are measured again, within a limit"
+"""What the columns `attempts` and `latency_attempts` say."""
+
+FALLBACK_MEANING = (
+    "Share of the operators' time in fallbacks: float although the weights are stored as integers, or reference "
+    "kernels; in [0, 1]"
+)
+"""What the column `fallback_share` says."""
+
+CONVERSION_MEANING = "Share of the operators' time in conversions of types or memory layouts, in [0, 1]"
+"""What the column `conversion_share` says."""
+
 EXECUTED_INT8_MEANING = (
     "Share of multiply-accumulates that the runtime really executes in int8 (static or dynamic) with these settings "
     "on this host, in [0, 1]; NULL if it does not tell"
@@ -82,6 +100,19 @@ EXECUTED_INT8_MEANING = (
 
 RUNTIME_OPTIONS_MEANING = "Options of the runtime that are not at their default, as name=value joined by commas"
 """What the column `runtime_options` says."""
+
+OPERATOR: tuple[tuple[str, Any, str, bool], ...] = (
+    ("name", Text, "What the artifact or the runtime calls it", False),
+    ("operator", Text, "Its kind in the runtime's words: CONV_2D, QLinearConv, ...", False),
+    ("role", Text, "convolution, conversion (of types or memory layouts; computes nothing) or other", False),
+    ("layer", Text, "Canonical name of the detector's layer that it belongs to; NULL if it belongs to none", True),
+    ("arithmetic", Text, "What it computes in: int8, float32, ...; other roles: element type of its output", False),
+    ("kernel", Text, "What executes it, in the runtime's words", False),
+    ("macs", BigInteger, "Multiply-accumulates of one inference; 0 unless it is a convolution", False),
+    ("time_ms", Double, "Median time in ms in one inference", False),
+    ("is_fallback", Boolean, "Whether it is in float although its weights are integers, or a reference kernel", False),
+)
+"""Columns of an operator: name, type, meaning, and whether it may be NULL."""
 
 STATUSES = ("pending", "done", "failed")
 """States of a variant in a sweep."""
@@ -133,6 +164,13 @@ def _key(comment: str, name: str = "key") -> Column[Any]:
 
 def _refers(name: str, target: str, comment: str, null: bool = False, index: bool = False) -> Column[Any]:
     return _column(name, _KEY, comment, ForeignKey(target), null=null, index=index)
+
+
+def _side(side: str) -> Iterator[Column[Any]]:
+    yield _column(f"{side}_label", Text, f"Label of the {side} variant")
+    yield _refers(f"{side}_artifact_sha256", "artifacts.sha256", f"The {side} artifact", index=True)
+    yield _column(f"{side}_structure_sha256", _KEY, f"Structure of the {side} artifact")
+    yield _column(f"{side}_settings", _JSON, f"Runtime, threads and options of the {side}")
 
 
 def _axes() -> Iterator[Column[Any]]:
@@ -268,14 +306,18 @@ latencies = Table(
     _column("latency_ms_p90", Double, "90 % quantile of the inference time in ms"),
     _column("latency_ms_p99", Double, "99 % quantile of the inference time in ms"),
     _column("reference_ms_p50", Double, "Median inference time in ms of the LiteRT float32 reference in the same run"),
-    _column("ratio", Double, "Median over pairs of variant time / reference time"),
-    _column("ratio_low", Double, "Lower end of the 95 % bootstrap interval of the ratio"),
-    _column("ratio_high", Double, "Upper end of the 95 % bootstrap interval of the ratio"),
+    _column(
+        "ratio",
+        Double,
+        "Variant time / reference time: geometric mean over rounds of fresh processes of each round's median",
+    ),
+    _column("ratio_low", Double, "Lower end of the 95 % interval of the ratio"),
+    _column("ratio_high", Double, "Upper end of the 95 % interval of the ratio"),
     _column("postprocessing_ms_p50", Double, "Median time in ms from raw outputs to detections"),
     _column("load_ms", Double, LOAD_MEANING),
-    _column("pairs", Integer, "Number of (reference, variant) pairs timed"),
+    _column("pairs", Integer, "Number of (reference, variant) pairs timed, over all rounds"),
     _column("converged", Boolean, "Whether the interval reached the wanted width before the time cap"),
-    _column("samples_ms", _JSON, "Raw [reference, variant] times in ms of each pair, in order"),
+    _column("samples_ms", _JSON, "Rounds in order: of each the [reference, variant] times in ms of its pairs"),
     _column("conditions", _JSON, "State of the machine during the run: load average, CPU steal share, ..."),
     _column(
         "import_ms", Double, "Time in ms to import the runtime in a fresh process; NULL if not measured", null=True
@@ -299,7 +341,62 @@ latencies = Table(
         null=True,
     ),
     _column("executed_int8_mac_share", Double, EXECUTED_INT8_MEANING, null=True),
+    _column(
+        "noisy",
+        _JSON,
+        "What was wrong with the conditions, a list of lines; empty for a run that can be trusted",
+        server_default=text("'[]'"),
+    ),
+    _column("attempts", Integer, ATTEMPTS_MEANING, server_default="1"),
+    _column("rounds", Integer, "Number of rounds, each of fresh processes", server_default="1"),
+    _column("images_per_second", Double, THROUGHPUT_MEANING, null=True),
+    _column("copies", Integer, COPIES_MEANING, null=True),
     comment="Latency of one artifact structure on one host",
+)
+
+profiles = Table(
+    "profiles",
+    tables,
+    Column("key", _KEY, ForeignKey("latencies.key"), primary_key=True, comment="The latency whose time is taken apart"),
+    _column("total_ms", Double, "Median time in ms of whole inferences of the same session, not profiled"),
+    _column("repeats", Integer, "Inferences that each operator's median is of"),
+    _column("method", Text, "How times were taken"),
+    _column("fallback_share", Double, FALLBACK_MEANING),
+    _column("conversion_share", Double, CONVERSION_MEANING),
+    _column("created_at", UtcDateTime, "When it was taken last (UTC)"),
+    comment="Where the time of one artifact structure goes on one host",
+)
+
+operator_times = Table(
+    "operator_times",
+    tables,
+    Column("profile_key", _KEY, ForeignKey("profiles.key", ondelete="CASCADE"), nullable=False, comment="The profile"),
+    _column("position", Integer, "Place in the order of execution, from 0"),
+    *(_column(name, kind, comment, null=null) for name, kind, comment, null in OPERATOR),
+    PrimaryKeyConstraint("profile_key", "position"),
+    comment="Time of each operator of a profile",
+)
+
+comparisons = Table(
+    "comparisons",
+    tables,
+    _key("sha256 of both artifacts and their settings, the method and the host"),
+    *_side("first"),
+    *_side("second"),
+    _refers("host_fingerprint", "hosts.fingerprint", "The machine"),
+    _column("first_ms_p50", Double, "Median inference time in ms of the first"),
+    _column("second_ms_p50", Double, "Median inference time in ms of the second"),
+    _column("ratio", Double, "Second time / first time: geometric mean over rounds of each round's median"),
+    _column("ratio_low", Double, "Lower end of the 95 % interval of the ratio"),
+    _column("ratio_high", Double, "Upper end of the 95 % interval of the ratio"),
+    _column("pairs", Integer, "Number of (first, second) pairs timed, over all rounds"),
+    _column("rounds", Integer, "Number of rounds, each of fresh processes"),
+    _column("converged", Boolean, "Whether the interval reached the wanted width before the time cap"),
+    _column("samples_ms", _JSON, "Rounds in order: of each the [first, second] times in ms of its pairs"),
+    _column("conditions", _JSON, "State of the machine during the run: load average, CPU steal share, ..."),
+    _column("noisy", _JSON, "What was wrong with the conditions, a list of lines; empty for a run that can be trusted"),
+    _column("created_at", UtcDateTime, "When it was measured last (UTC)"),
+    comment="Pairs of artifacts that were timed in turn, directly",
 )
 
 failure_records = Table(
@@ -373,6 +470,12 @@ sweep_variants = Table(
     _refers("artifact_sha256", "artifacts.sha256", "The artifact, if there is one", null=True),
     _refers("accuracy_key", "accuracies.key", "The accuracy, if there is one", null=True),
     _refers("latency_key", "latencies.key", "The latency, if there is one", null=True),
+    _refers(
+        "own_latency_key",
+        "latencies.key",
+        "A second latency, of the artifact's own bytes, measured because the variant won; NULL if it was not",
+        null=True,
+    ),
     _refers("failure_key", "failure_records.key", "Why it failed; NULL unless the status is failed", null=True),
     _column("settled_at", UtcDateTime, "When the status was set last; NULL while it never was (UTC)", null=True),
     PrimaryKeyConstraint("sweep_key", "variant_key"),

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, select, update
 
+from results.comparison_store import ComparisonStore
+from results.profile_store import ProfileStore
 from results.rows import (
     audit_json,
     fields_in,
@@ -15,6 +17,7 @@ from results.rows import (
     row_of,
     scheme_json,
     sweep_row,
+    timing_fields,
     variant_row,
 )
 from results.schema import (
@@ -44,14 +47,14 @@ KEPT_FAILURES: frozenset[str] = frozenset(
     error.reason for error in (UnsupportedScheme, QuantizationFailed, AuditMismatch, InferenceFailed, ScoringFailed)
 )
 """Reasons that follow from the key alone: the same request fails the same way again, so a rerun keeps the failure.
-All others (`worker_lost`, `unexpected_error`, `benchmark_failed`, `artifact_unreadable`) depend on the machine or the
-moment: the store answers as if the key had never been asked for, and a rerun tries again."""
+All others (`worker_lost`, `never_started`, `unexpected_error`, `benchmark_failed`, `artifact_unreadable`) depend on the
+machine or the moment: the store answers as if the key had never been asked for, and a rerun tries again."""
 
 PAIRED_BOOTSTRAP = "paired bootstrap over images"
 """The one way so far of computing intervals of losses."""
 
 
-class Store(SensitivityStore):
+class Store(ComparisonStore, ProfileStore, SensitivityStore):
     """Writes results, and finds by key what is there already."""
 
     def put_detector(self, sha256: str, name: str, spec: Any, parameters: int, macs: int) -> None:
@@ -293,6 +296,23 @@ class Store(SensitivityStore):
         with self.writing() as connection:
             change(connection, sweep_variants, {"sweep_key": sweep_key, "variant_key": variant_key}, values)
 
+    def put_own_latency(self, sweep_key: str, variant_key: str, latency_key: str, replaces: bool) -> None:
+        """Says where the second latency of a variant is, which is of its artifact's own bytes.
+
+        Args:
+            sweep_key: The sweep.
+            variant_key: The variant.
+            latency_key: Key of a latency that is stored.
+            replaces: Whether it is the variant's latency from now on, too, in place of its structure's.
+
+        Raises:
+            KeyError: If the variant is not in the sweep.
+        """
+        with self.writing() as connection:
+            keys = {"sweep_key": sweep_key, "variant_key": variant_key}
+            values = {"own_latency_key": latency_key} | ({"latency_key": latency_key} if replaces else {})
+            change(connection, sweep_variants, keys, values)
+
     def finish_sweep(self, sweep_key: str) -> None:
         """Marks a sweep as finished.
 
@@ -382,8 +402,7 @@ class Store(SensitivityStore):
             row = connection.execute(select(latencies).where(latencies.c.key == key)).mappings().one_or_none()
             if row is None:
                 return _kept_failure(connection, key)
-        samples = tuple((reference, variant) for reference, variant in row["samples_ms"])
-        return Latency(**fields_in(Latency, row) | {"samples_ms": samples})
+        return Latency(**fields_in(Latency, row) | timing_fields(row))
 
 
 def _forget_others(connection: Connection, accuracy_key: str, detections_sha256: str) -> None:

@@ -6,13 +6,19 @@ from typing import Any
 from sqlalchemy import BigInteger, Boolean, Column, Double, Integer, MetaData, String, Table, Text
 
 from results.schema import (
+    ATTEMPTS_MEANING,
     AXES,
+    CONVERSION_MEANING,
+    COPIES_MEANING,
     EXECUTED_INT8_MEANING,
+    FALLBACK_MEANING,
     LOAD_MEANING,
+    OPERATOR,
     RUNTIME_OPTIONS_MEANING,
     SIMULATED_MEANING,
     STATISTICS,
     STATISTICS_MEANING,
+    THROUGHPUT_MEANING,
     UtcDateTime,
 )
 
@@ -69,10 +75,12 @@ def _ranked() -> tuple[Column[Any], ...]:
         _shown("latency_ms_p90", Double, "90 % quantile of the inference time in ms"),
         _shown("latency_ms_p99", Double, "99 % quantile of the inference time in ms"),
         _shown("reference_ms_p50", Double, "Median inference time in ms of the reference in the same run"),
-        _shown("latency_ratio", Double, "Median of variant time / reference time; compare within one host only"),
+        _shown("latency_ratio", Double, "Variant time / reference time; compare within one host only"),
         _shown("latency_ratio_low", Double, "Lower end of the 95 % interval of the ratio"),
         _shown("latency_ratio_high", Double, "Upper end of the 95 % interval of the ratio"),
         _shown("latency_converged", Boolean, "Whether the interval reached the wanted width before the time cap"),
+        _shown("latency_noisy", Boolean, "Whether conditions were bad while it was measured: it makes no winner"),
+        _shown("latency_attempts", Integer, ATTEMPTS_MEANING),
         _shown("postprocessing_ms_p50", Double, "Median time in ms from raw outputs to detections"),
         _shown("import_ms", Double, "Time in ms to import the runtime in a fresh process"),
         _shown("load_ms", Double, LOAD_MEANING),
@@ -82,7 +90,14 @@ def _ranked() -> tuple[Column[Any], ...]:
             BigInteger,
             "Most resident memory of that process in bytes, less what it held before the import",
         ),
+        _shown("own_latency_ratio", Double, "Ratio of a second measurement, of the artifact's own bytes; NULL if none"),
+        _shown("own_latency_ratio_low", Double, "Lower end of its 95 % interval"),
+        _shown("own_latency_ratio_high", Double, "Upper end of its 95 % interval"),
+        _shown("images_per_second", Double, THROUGHPUT_MEANING),
+        _shown("copies", Integer, COPIES_MEANING),
         _shown("executed_int8_mac_share", Double, EXECUTED_INT8_MEANING),
+        _shown("fallback_share", Double, f"{FALLBACK_MEANING}; NULL without a profile"),
+        _shown("conversion_share", Double, f"{CONVERSION_MEANING}; NULL without a profile"),
         _shown("size_bytes", BigInteger, "Size of the artifact in bytes"),
         _shown("compressed_bytes", BigInteger, "Size of the artifact in bytes after zlib at level 6"),
         _shown("int8_mac_share", Double, "Share of multiply-accumulates in int8 arithmetic, in [0, 1]"),
@@ -96,6 +111,7 @@ def _ranked() -> tuple[Column[Any], ...]:
         _shown("detections_sha256", _KEY, "The detections' file in artifact storage"),
         _shown("scorer", Text, "What computed the statistics, with its version"),
         _shown("confirmed_by", Text, "Reference scorer that gave the same statistics; or NULL"),
+        _shown("latency_key", _KEY, "Key of the latency, which variants of one structure and settings share"),
         _shown("host", _KEY, "Fingerprint of the machine that the latency belongs to"),
         _shown("budget_loss", Double, "Loss of the budget's metric, as the budget counts it (absolute or relative)"),
         _shown("feasible", Boolean, "Whether budget_loss is within the budget; NULL without a budget or an accuracy"),
@@ -112,7 +128,8 @@ pareto_front = Table(
     views,
     *_ranked(),
     comment="Rows of the leaderboard that no other done variant of the same sweep, measured on the same host, beats in "
-    "AP and latency ratio at once; simulated variants have the latency of their scheme without the transform",
+    "AP and latency ratio at once. Noisy latencies neither stand here nor beat others; simulated variants have the "
+    "latency of their scheme without the transform",
 )
 
 class_losses = Table(
@@ -125,6 +142,17 @@ class_losses = Table(
     _shown("reference_ap", Double, "AP of the category with the sweep's reference"),
     _shown("ap_loss", Double, "reference_ap - ap"),
     comment="One row for each category of each variant of each sweep that has an accuracy",
+)
+
+operators = Table(
+    "operators",
+    views,
+    *_identity(),
+    _shown("position", Integer, "Place in the order of execution, from 0"),
+    *(_shown(name, kind, comment) for name, kind, comment, _ in OPERATOR[:-1]),
+    _shown("time_share", Double, "Share of the operators' time, in [0, 1]"),
+    *(_shown(name, kind, comment) for name, kind, comment, _ in OPERATOR[-1:]),
+    comment="One row for each operator of each variant of each sweep that has a profile",
 )
 
 layer_losses = Table(

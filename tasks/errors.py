@@ -96,6 +96,12 @@ class WorkerLost(TaskFailure):
     reason = "worker_lost"
 
 
+class NeverStarted(TaskFailure):
+    """The cluster did not start a task within its deadline: the node is gone, or others hold what the task claims."""
+
+    reason = "never_started"
+
+
 class UnexpectedError(TaskFailure):
     """A task raised an error that nobody planned for: a bug in quantsweep or in a library below it."""
 

@@ -367,7 +367,7 @@ class OperatorTime:
     """Multiply-accumulates of one inference; 0 for other roles than convolution."""
 
     time_ms: float
-    """Median time in one inference."""
+    """Typical time in one inference: a median or a mean without the extremes, as `Profile.method` says."""
 
     is_fallback: bool
     """Whether it runs in float although the artifact stores its weights as integers, or on a kernel that was written to
@@ -385,7 +385,7 @@ class Profile:
     """Median time of whole inferences of the same session, not profiled."""
 
     repeats: int
-    """Inferences that each operator's median is of."""
+    """Inferences that each operator's time is of."""
 
     method: str
     """How times were taken, for readers: `prefixes of the graph`, `ONNX Runtime's profiler`, ..."""

@@ -41,11 +41,22 @@ def print_leaderboard(rows: Sequence[Row], sweep: Row, wide: bool = False) -> No
         print_line(
             f"{SIMULATED_MARK} simulated: no kernel makes use of such weights; the time is that without the transform"
         )
+    _explain_noise(rows)
     hosts = {row["host"] for row in rows if row["host"]}
     if len(hosts) > 1:
         print_line(f"latencies come from {len(hosts)} hosts: each host is ranked by itself")
     elif rows:
         print_line(verdict(rows, sweep["budget_metric"] is not None))
+
+
+def _explain_noise(rows: Sequence[Row]) -> None:
+    noisy = sum(bool(row["latency_noisy"]) for row in rows)
+    if noisy:
+        times = "a latency was" if noisy == 1 else f"{noisy} latencies were"
+        print_line(
+            f"{NOISY_MARK} noisy: the machine was disturbed while {times} measured; such rows make no winner "
+            "(`results show`: why)"
+        )
 
 
 def executes_less(row: Row) -> bool:
@@ -62,6 +73,9 @@ def print_for_documents(rows: Sequence[Row]) -> None:
     """
     ordered = sorted(rows, key=lambda row: row["position"])
     print_markdown([row for row in ordered if row["status"] != "failed"], WIDE_LEADERBOARD)
+    if any(row["latency_noisy"] for row in rows):
+        print_line("")
+        _explain_noise(rows)
     failed = [row for row in ordered if row["status"] == "failed"]
     if failed:
         print_line("")
@@ -89,8 +103,12 @@ def verdict(rows: Sequence[Row], has_budget: bool) -> str:
     within = [row for row in timed if row["feasible"] is not False]
     if not within:
         return "no variant is within the budget" if timed else "no variant has been measured yet"
-    best = within[0]
-    rivals = [row for row in within[1:] if row["latency_ratio_low"] <= best["latency_ratio_high"]]
+    calm = [row for row in within if not row["latency_noisy"]]
+    if not calm:
+        which = "within the budget " if has_budget else ""
+        return f"no variant is called the fastest: every latency {which}is noisy; sweep again on a quiet machine"
+    best = calm[0]
+    rivals = [row for row in calm[1:] if row["latency_ratio_low"] <= best["latency_ratio_high"]]
     label = "fastest within the budget" if has_budget else "fastest"
     loss = "no reference to compare AP with" if best["ap_loss"] is None else f"AP loss {best['ap_loss']:+.3f}"
     gain = f"{best['latency_ratio']:.2f} of float32's time, {loss}"
@@ -116,7 +134,22 @@ def _short_loss(row: Row) -> str:
 def _ratio(row: Row) -> str:
     if row["latency_ratio"] is None:
         return "-"
-    return f"{row['latency_ratio']:.2f}" + _interval(row["latency_ratio_low"], row["latency_ratio_high"], ".2f")
+    return (
+        _noise(row)
+        + f"{row['latency_ratio']:.2f}"
+        + _interval(row["latency_ratio_low"], row["latency_ratio_high"], ".2f")
+    )
+
+
+def _short_ratio(row: Row) -> str:
+    if row["latency_ratio"] is None:
+        return "-"
+    # Two digits of a slow variant's ratio would not fit beside the longest label.
+    return _noise(row) + format(row["latency_ratio"], ".2f" if row["latency_ratio"] < _SLOW else ".1f")
+
+
+def _noise(row: Row) -> str:
+    return NOISY_MARK if row["latency_noisy"] else ""
 
 
 def _status(row: Row) -> str:
@@ -132,13 +165,19 @@ def _marked_status(row: Row) -> str:
 SIMULATED_MARK = "*"
 """Stands behind the status of a simulated variant."""
 
+_SLOW = 9.995
+"""Ratios from here on are shown with one digit in the narrow table."""
+
+NOISY_MARK = "~"
+"""Stands before the latency ratio of a noisy run."""
+
 LEADERBOARD = (
     text_of("variant"),
     number_of("ap", "AP"),
     number_of("ap50", "AP50"),
     Column("loss [interval]", _short_loss, "right"),
     number_of("latency_ms_p50", "ms", ".1f"),
-    number_of("latency_ratio", "ratio", ".2f"),
+    Column("ratio", _short_ratio, "right"),
     number_of("size_bytes", "MB", ".1f", 1e-6),
     Column("status", _marked_status),
 )
@@ -154,6 +193,7 @@ WIDE_LEADERBOARD = (
     Column("AP loss [interval]", _loss, "right"),
     Column("latency ratio [interval]", _ratio, "right"),
     number_of("latency_ms_p50", "ms", ".1f"),
+    number_of("images_per_second", "images/s", ".1f"),
     number_of("load_ms", "load ms", ".0f"),
     number_of("first_inference_ms", "first ms", ".0f"),
     number_of("peak_memory_bytes", "peak MiB", ".0f", 2**-20),
@@ -166,5 +206,5 @@ WIDE_LEADERBOARD = (
 )
 """Columns of the wide leaderboard and of the one for documents."""
 
-WIDE_WIDTH = 270
+WIDE_WIDTH = 282
 """Characters of a line of the wide leaderboard."""

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.comparison import print_comparison
 from orchestrator.cli.layers import LAYERS, NO_LAYERS, subject
 from orchestrator.cli.leaderboard import LEADERBOARD, print_for_documents, print_leaderboard
-from orchestrator.cli.output import Column, number_of, print_line, print_markdown, print_rows, text_of
+from orchestrator.cli.output import Column, Row, number_of, print_line, print_markdown, print_rows, text_of
+from orchestrator.cli.profile_table import print_profile
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -41,7 +43,8 @@ def leaderboard(
     wide: Annotated[
         bool,
         typer.Option(
-            "--wide", help="Also AP by size of object, intervals, cold start, compressed bytes, shares of MACs."
+            "--wide",
+            help="Also AP by size of object, intervals, images/s, cold start, compressed bytes, shares of MACs.",
         ),
     ] = False,
     markdown: Annotated[
@@ -57,11 +60,14 @@ def leaderboard(
     time beside that of float32 in the same run. status says whether the loss is
     within the budget of the spec. A star marks weights whose form no kernel
     makes use of (clustered, binary): AP and size are true, the time is that
-    without the transform.
+    without the transform. A tilde marks a ratio that was measured while other
+    work disturbed the machine: such a row stands after the others and makes no
+    winner.
 
     The wide table also has what a fresh process pays: load ms from the file's
     bytes to a loaded model, first ms for the first inference, and its peak memory
-    over what it held before it imported the runtime.
+    over what it held before it imported the runtime. images/s is the throughput
+    of the whole machine, with a process on each share of its CPUs.
     """
     from results import queries
     from tasks.errors import UserMistake
@@ -80,29 +86,109 @@ def leaderboard(
 
 @app.command()
 def pareto(db: Database = DEFAULT_DATABASE, sweep: Sweep = None, as_json: AsJson = False) -> None:
-    """List the variants that no other beats in AP and latency at once."""
+    """List the variants that no other beats in AP and latency at once; noisy latencies are left out."""
     from results import queries
 
     rows = queries.pareto_front(_open(db), sweep)
-    print_rows(rows, LEADERBOARD, as_json, empty="no variant has both an accuracy and a latency")
+    print_rows(rows, LEADERBOARD, as_json, empty="no variant has both an accuracy and a latency that is not noisy")
 
 
 @app.command()
-def show(variant: VariantName, db: Database = DEFAULT_DATABASE, sweep: Sweep = None, as_json: AsJson = False) -> None:
+def show(
+    variant: VariantName,
+    db: Database = DEFAULT_DATABASE,
+    sweep: Sweep = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print where its time goes instead, operator by operator.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show everything that is known of one variant.
 
     Axes of its scheme, statistics and their losses, the interval of the AP loss,
     latency and machine, what the artifact really holds (`mac_share`; where
-    layers differ, also `layer_count` and `layers`), versions and keys.
+    layers differ, also `layer_count` and `layers`), versions and keys. Ratios
+    such as `load_ratio` are to the sweep's float32 reference on the same host;
+    `noisy` says what disturbed the measurement, `not_faster` why integers gain
+    nothing on this machine.
+
+    With --profile: each operator in the order of execution with its kernel,
+    arithmetic, time, share of the time and speed in GMAC/s (10^9
+    multiply-accumulates a second), then the same summed up by kind of operator,
+    kernel and arithmetic. `fallback` marks what runs in float although its
+    weights are integers, or on a kernel that was written to be read; conversions
+    change types or memory layouts and compute nothing. `quantsweep profile
+    VARIANT` takes a profile.
     """
     from results import queries
 
-    found = queries.show(_open(db), variant, sweep)
+    engine = _open(db)
+    if profile:
+        rows = queries.profile(engine, variant, sweep)
+        if as_json:
+            print_rows(rows, (), json=True)
+        else:
+            header = queries.profile_header(engine, variant, sweep)
+            print_profile(rows, header, _why(engine, header))
+        return
+    found = queries.show(engine, variant, sweep)
+    found["not_faster"] = _why(engine, found)
     if as_json:
         print_rows([found], (), json=True)
         return
     facts = [{"what": name, "value": _readable(value)} for name, value in found.items() if value not in (None, "")]
     print_rows(facts, (text_of("what", ""), text_of("value", "")), title=str(found["variant"]))
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Label, or start of the key or of the artifact's sha256.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
+    db: Database = DEFAULT_DATABASE,
+    sweep: Sweep = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="First time the two in turn, and store what comes out.")
+    ] = False,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(help="With --measure: folder or URL of the artifacts; where the sweep put them if not given."),
+    ] = None,
+    address: Annotated[
+        str,
+        typer.Option(help="With --measure: in-process, local, auto, or HOST:PORT of a Ray cluster to measure on."),
+    ] = "in-process",
+    max_seconds: Annotated[
+        float, typer.Option(help="With --measure: no round of timings begins after this many seconds.")
+    ] = 20.0,
+    as_json: AsJson = False,
+) -> None:
+    """Set two variants side by side: AP, time, memory, size, and which one is faster.
+
+    B / A is what B needs for each of what A needs. The sweep timed both beside
+    float32, so the ratio of their times follows from those two ratios, with an
+    interval that is wider than either. --measure times the two beside each other
+    instead, round after round of fresh processes on one machine: that is what
+    tells a few percent apart.
+
+    "A is 12.3 % faster than B [10.1, 14.4]" says that B takes 112.3 % of A's
+    time, and that 10.1 to 14.4 is the 95 % interval of the 12.3. Where it
+    contains 0, or the machine was disturbed, no winner is named.
+    """
+    from results.comparison import compare as compare_stored
+    from results.reading import flat
+    from tasks.errors import UserMistake
+
+    if max_seconds <= 0:
+        raise UserMistake(f"--max-seconds is {max_seconds:g}; it must be above 0")
+    if measure:
+        from orchestrator.comparison import measure_pair
+
+        measure_pair(db, first, second, sweep, artifacts, address, max_seconds)
+    found = compare_stored(_open(db), first, second, sweep)
+    if as_json:
+        print_rows([flat(found)], (), json=True)
+    else:
+        print_comparison(found)
 
 
 @app.command()
@@ -245,6 +331,13 @@ def export(
         print_rows([{"file": str(out), "detections": len(rows), "detections_sha256": sha256}], (), json=True)
     else:
         print_line(f"{len(rows)} detections written to {out}")
+
+
+def _why(engine: "Engine", found: "Row") -> str | None:
+    """Says why a variant gains nothing, if it gains nothing."""
+    from orchestrator.explanations import explanations
+
+    return explanations(engine, found["sweep_key"], found["variant_key"]).get(found["variant"])
 
 
 def _open(db: str) -> "Engine":

@@ -6,7 +6,7 @@ import numpy as np
 
 from tasks.errors import ArtifactUnreadable, InferenceFailed
 from tasks.runtimes.base import Runtime, checked, input_table, register, run_each
-from tasks.types import RuntimeSettings
+from tasks.types import Profile, RuntimeSettings
 
 _IDENTIFIER = b"TFL3"
 
@@ -79,6 +79,13 @@ def imported() -> Any:
     return interpreter
 
 
+def profile(data: bytes, settings: RuntimeSettings, pixels: np.ndarray, seconds: float) -> Profile:
+    """Times each operator of an artifact; see `tasks.profiles.litert.profile`."""
+    from tasks.profiles.litert import profile
+
+    return profile(data, settings, pixels, seconds)
+
+
 def _quantization(tensor: dict[str, Any]) -> tuple[float, int]:
     scale, zero_point = tensor["quantization"]
     return float(scale) or 1.0, int(zero_point)
@@ -116,5 +123,6 @@ register(
         LiteRTSession,
         ("ai-edge-litert",),
         imported=imported,
+        profile=profile,
     )
 )

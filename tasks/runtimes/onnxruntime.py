@@ -11,7 +11,7 @@ import numpy as np
 from tasks.errors import ArtifactUnreadable, InferenceFailed
 from tasks.quantize.layer_names import layer_of
 from tasks.runtimes.base import Option, Runtime, checked, input_table, register, run_each
-from tasks.types import RuntimeSettings
+from tasks.types import Profile, RuntimeSettings
 
 _OUTPUTS = ["boxes", "scores"]
 
@@ -43,17 +43,18 @@ It is `session.x64quantprecision` in ONNX Runtime's words."""
 class OnnxRuntimeSession:
     """A loaded graph."""
 
-    def __init__(self, data: bytes, settings: RuntimeSettings) -> None:
+    def __init__(self, data: bytes, settings: RuntimeSettings, **wishes: Any) -> None:
         """Loads a graph.
 
         Args:
             data: Content of a .onnx file.
             settings: Number of threads and options.
+            **wishes: Further attributes of `onnxruntime.SessionOptions`.
 
         Raises:
             ArtifactUnreadable: If the content is not a graph that ONNX Runtime can load, or not a detector.
         """
-        self._session = _loaded(data, settings, None)
+        self._session = _loaded(data, settings, **wishes)
         self._input = _checked_input(self._session)
         self._table = input_table(np.dtype(np.float32))
         self._raw: Any = None
@@ -76,6 +77,14 @@ class OnnxRuntimeSession:
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Session.run`."""
         return run_each(self, pixels)
+
+    def end_profiling(self) -> Path:
+        """Ends the profiling that `enable_profiling` among the wishes began.
+
+        Returns:
+            The file that ONNX Runtime wrote: `profile_file_prefix` with the time.
+        """
+        return Path(self._session.end_profiling())
 
     def close(self) -> None:
         """See `Session.close`."""
@@ -102,26 +111,41 @@ def executed(data: bytes, settings: RuntimeSettings) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
-        _loaded(data, settings, path)
+        _loaded(data, settings, optimized_model_filepath=str(path))
         optimized = onnx.load(path).graph
-    operators = {layer: node.op_type for node in optimized.node if (layer := _layer(node)) is not None}
+    operators = {}
+    for node in optimized.node:
+        layer = convolved_layer(node.op_type, node.name)
+        if layer is not None:
+            operators[layer] = node.op_type
     macs = Counter[str]()
     for convolution in Graph(data).convolutions():
         if convolution.layer is None or convolution.layer not in operators:
             raise ArtifactUnreadable("the optimized graph has lost the names of layers")
-        macs[_EXECUTED.get(operators[convolution.layer], "float32")] += convolution.macs
+        macs[arithmetic_of(operators[convolution.layer])] += convolution.macs
     return {name: count / macs.total() for name, count in macs.most_common()}
 
 
-def _layer(node: Any) -> str | None:
-    """Returns the layer that a convolution of an optimized graph is; ONNX Runtime appends its own marks to names."""
-    if "Conv" not in node.op_type:
-        return None
-    return layer_of(re.sub(r"(_nchwc|_quant|_token_\d+)+$", "", node.name))
+def arithmetic_of(operator: str) -> str:
+    """Returns what an operator of an optimized graph convolves in, in the words of `Audit.mac_share`."""
+    return _EXECUTED.get(operator, "float32")
 
 
-def _loaded(data: bytes, settings: RuntimeSettings, written: Path | None) -> Any:
-    """Opens an InferenceSession, which writes the optimized graph to a file if one is named."""
+def convolved_layer(operator: str, name: str) -> str | None:
+    """Tells which layer a node of an optimized graph convolves; ONNX Runtime appends its own marks to names.
+
+    Args:
+        operator: The kind of the node.
+        name: Its name.
+
+    Returns:
+        The canonical name of the layer; None if the node is no convolution, or its name holds no layer.
+    """
+    return layer_of(re.sub(r"(_nchwc|_quant|_token_\d+)+$", "", name)) if "Conv" in operator else None
+
+
+def _loaded(data: bytes, settings: RuntimeSettings, **wishes: Any) -> Any:
+    """Opens an InferenceSession; `wishes` are further attributes of its options."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -134,8 +158,8 @@ def _loaded(data: bytes, settings: RuntimeSettings, written: Path | None) -> Any
     # Threads that wait busily would slow down what is timed beside this session.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.x64quantprecision", str(int(_chosen(_PRECISION, settings) == "exact")))
-    if written is not None:
-        options.optimized_model_filepath = str(written)
+    for name, value in wishes.items():
+        setattr(options, name, value)
     try:
         # Without fallback: it would print its apologies and try the same provider once more.
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
@@ -166,6 +190,13 @@ def _checked_input(session: Any) -> str:
     return str(inputs[0].name)
 
 
+def profiled(data: bytes, settings: RuntimeSettings, pixels: np.ndarray, seconds: float) -> Profile:
+    """Tells where the time goes: see `Runtime.profile`."""
+    from tasks.profiles.onnxruntime import profile
+
+    return profile(data, settings, pixels, seconds)
+
+
 def imported() -> Any:
     """Imports ONNX Runtime; see `Runtime.imported`."""
     import onnxruntime
@@ -185,5 +216,6 @@ register(
         rounds_by_isa=True,
         imported=imported,
         executed=executed,
+        profile=profiled,
     )
 )

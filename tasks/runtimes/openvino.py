@@ -11,7 +11,7 @@ import numpy as np
 from tasks.errors import ArtifactUnreadable, InferenceFailed
 from tasks.quantize import openvino_archive
 from tasks.runtimes.base import Option, Runtime, checked, input_table, register, run_each
-from tasks.types import RuntimeSettings
+from tasks.types import Profile, RuntimeSettings
 
 _PRECISION = "inference_precision"
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -74,6 +74,9 @@ class OpenVINOSession:
 class ExecutedKernel:
     """One convolution as the CPU executes it."""
 
+    node: str
+    """Name of the node that executes it."""
+
     names: tuple[str, ...]
     """Names of the operators of the model that were fused into it."""
 
@@ -123,12 +126,13 @@ def opened(data: bytes) -> Any:
     return model
 
 
-def compiled_for_cpu(model: Any, settings: RuntimeSettings) -> Any:
+def compiled_for_cpu(model: Any, settings: RuntimeSettings, **wishes: Any) -> Any:
     """Compiles a model for the CPU of this machine.
 
     Args:
         model: The `openvino.Model`.
         settings: Number of threads and inference precision.
+        **wishes: Further properties: `PERF_COUNT=True` counts the time of each operator.
 
     Returns:
         The `openvino.CompiledModel`.
@@ -146,6 +150,7 @@ def compiled_for_cpu(model: Any, settings: RuntimeSettings) -> Any:
         # are two threads all the same.
         "ENABLE_CPU_PINNING": False,
         "ENABLE_HYPER_THREADING": True,
+        **wishes,
     }
     try:
         return imported().Core().compile_model(model, "CPU", properties)
@@ -165,7 +170,7 @@ def executed_kernels(compiled: Any) -> tuple[ExecutedKernel, ...]:
     return tuple(
         _kernel(operation)
         for operation in compiled.get_runtime_model().get_ordered_ops()
-        if _fact(operation, "layerType") in _KERNELS
+        if runtime_fact(operation, "layerType") in _KERNELS
     )
 
 
@@ -188,22 +193,39 @@ def executed(data: bytes, settings: RuntimeSettings) -> dict[str, float]:
     return {name: count / macs.total() for name, count in macs.most_common()}
 
 
+def runtime_fact(operation: Any, name: str) -> str:
+    """Reads what OpenVINO notes of an operator that it executes.
+
+    Args:
+        operation: An operator of a compiled model's runtime model.
+        name: `layerType`, `primitiveType`, `originalLayersNames`, `outputPrecisions`, ...
+
+    Returns:
+        The fact; empty if there is none of that name.
+    """
+    facts = operation.get_rt_info()
+    return str(facts[name].value) if name in facts else ""
+
+
 def _kernel(operation: Any) -> ExecutedKernel:
     # Not `runtimePrecision`, which says i8 as well where integers are widened first and a float primitive follows.
-    precision = _fact(operation, "primitiveType").rpartition("_")[2]
+    precision = runtime_fact(operation, "primitiveType").rpartition("_")[2]
     weights, output = math.prod(operation.input(1).get_shape()), list(operation.output(0).get_shape())
-    del output[1 if _fact(operation, "layerType") == "Convolution" else -1]
+    del output[1 if runtime_fact(operation, "layerType") == "Convolution" else -1]
     return ExecutedKernel(
-        names=tuple(_fact(operation, "originalLayersNames").split(",")),
+        node=str(operation.get_friendly_name()),
+        names=tuple(runtime_fact(operation, "originalLayersNames").split(",")),
         arithmetic=_ARITHMETICS.get(precision, precision),
         # Each weight is used once at each place of the output, grouped or not.
         macs=weights * math.prod(output),
     )
 
 
-def _fact(operation: Any, name: str) -> str:
-    facts = operation.get_rt_info()
-    return str(facts[name].value) if name in facts else ""
+def profiled(data: bytes, settings: RuntimeSettings, pixels: np.ndarray, seconds: float) -> Profile:
+    """Tells where the time goes: see `Runtime.profile`."""
+    from tasks.profiles.openvino import profile
+
+    return profile(data, settings, pixels, seconds)
 
 
 def _check_roles(model: Any) -> None:
@@ -249,5 +271,6 @@ register(
             ),
         ),
         executed=executed,
+        profile=profiled,
     )
 )

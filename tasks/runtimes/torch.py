@@ -14,7 +14,7 @@ from tasks.host import this_host
 from tasks.quantize.formats.pt2 import MODEL, ROOT, executed, read_package
 from tasks.quantize.schemes import MemoryLayout
 from tasks.runtimes.base import Runtime, checked, input_table, register, run_each
-from tasks.types import RuntimeSettings
+from tasks.types import Profile, RuntimeSettings
 
 _LAYOUT_KEY = "quantsweep.torch_memory_layout"
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -51,7 +51,7 @@ class TorchSession:
         """
         import torch
 
-        self._model: _Model | None = _loaded_package(data) if _is_package(data) else _loaded_module(data)
+        self._model: _Model | None = _loaded_package(data) if is_package(data) else _loaded_module(data)
         self._size, self._layout = self._model.image_size, self._model.memory_layout
         torch.set_num_threads(settings.threads)
         self._table = input_table(np.dtype(np.float32))
@@ -74,11 +74,10 @@ class TorchSession:
         """See `Session.infer`."""
         import torch
 
-        if self._model is None:
-            raise InferenceFailed("the session is closed")
+        run = self.module
         try:
             with torch.inference_mode():
-                self._raw = self._model.run(prepared)
+                self._raw = run(prepared)
         except RuntimeError as error:
             raise InferenceFailed(f"torch failed: {error}") from error
 
@@ -92,6 +91,13 @@ class TorchSession:
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Session.run`."""
         return run_each(self, pixels)
+
+    @property
+    def module(self) -> Any:
+        """What is called for each inference: the `torch.nn.Module` of a detector, or the entry of a package."""
+        if self._model is None:
+            raise InferenceFailed("the session is closed")
+        return self._model.run
 
     def close(self) -> None:
         """See `Session.close`."""
@@ -136,10 +142,11 @@ def opened(data: bytes) -> tuple[Detector, MemoryLayout]:
 
 def executed_share(data: bytes, settings: RuntimeSettings) -> dict[str, float]:
     """Tells what an artifact is computed in: see `Runtime.executed`."""
-    return executed(data) if _is_package(data) else {"float32": 1.0}
+    return executed(data) if is_package(data) else {"float32": 1.0}
 
 
-def _is_package(data: bytes) -> bool:
+def is_package(data: bytes) -> bool:
+    """Says whether an artifact is a compiled package, rather than a detector that is run as a module."""
     return data.startswith(_ZIP_MAGIC)
 
 
@@ -175,6 +182,13 @@ def _loaded_package(data: bytes) -> _Model:
     return _Model(lambda images: tuple(loader.run([images])), package.image_size, package.memory_layout)
 
 
+def profiled(data: bytes, settings: RuntimeSettings, pixels: np.ndarray, seconds: float) -> Profile:
+    """Tells where the time goes: see `Runtime.profile`."""
+    from tasks.profiles.torch import profile
+
+    return profile(data, settings, pixels, seconds)
+
+
 def imported() -> Any:
     """Imports torch; see `Runtime.imported`."""
     import torch
@@ -192,5 +206,6 @@ register(
         extra="torch",
         imported=imported,
         executed=executed_share,
+        profile=profiled,
     )
 )

@@ -24,7 +24,7 @@ space:
      calibration_seed: {list(SEEDS)}}}
   - {{scheme: static_int8, toolchain: converter, granularity: [per_channel, per_tensor],
      calibration_images: {list(SIZES)}, calibration_seed: {list(SEEDS)}}}
-latency: {{max_seconds: 1}}
+latency: {{max_seconds: 1, retries: 0}}
 """
 
 

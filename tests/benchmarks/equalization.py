@@ -11,7 +11,7 @@ space:
   - {scheme: static_int8, toolchain: [converter, litert_quantizer], granularity: [per_tensor, per_channel],
      transform: [none, TRANSFORMS]}
   - {scheme: static_int4, granularity: [per_tensor, per_channel], transform: [none, TRANSFORMS]}
-latency: {max_seconds: 5}
+latency: {max_seconds: 5, retries: 0}
 """
 TRANSFORMS = "equalized"
 

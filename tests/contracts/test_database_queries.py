@@ -275,10 +275,112 @@ def test_one_artifact_of_several_variants_is_an_ambiguous_name(store: Store, eng
 def test_the_questions_in_the_documentation_are_answered(store: Store, engine: Engine) -> None:
     samples.fill(store)
     page = dictionary().partition("```sql\n")[2].partition("```")[0]
-    fastest, categories, calibration, layers = [
+    fastest, categories, calibration, layers, operators = [
         queries.sql(engine, query) for query in page.strip().rstrip(";").split(";")
     ]
     assert [row["variant"] for row in fastest] == [samples.DYNAMIC.label]
     assert categories == [{"category": "cat", "loss": pytest.approx(0.1)}]
     assert calibration == [{"calibration_images": 64, "calibration_seed": 0, "ap_loss": pytest.approx(0.1)}]
     assert [row["layer"] for row in layers] == ["Conv2d_1_depthwise", "Conv2d_0"]
+    assert [(row["operator"], row["kernel"], row["ms"]) for row in operators] == [
+        ("CONV_2D", "reference", 4.0), ("CONV_2D", "XNNPACK", 3.0), ("QUANTIZE", "XNNPACK", 1.0),
+    ]  # fmt: skip
+
+
+def make_noisy(store: Store, sweep: str, *measured: samples.Measured) -> None:
+    for each in measured:
+        samples.measure(store, sweep, replace(each, noisy=samples.NOISE))
+
+
+def test_a_noisy_latency_stands_behind_the_calm_ones_of_its_group(store: Store, engine: Engine) -> None:
+    sweep = samples.fill(store)
+    make_noisy(store, sweep, samples.MEASURED[2])
+    rows = queries.leaderboard(engine)
+    order = [samples.FLOAT16, samples.REFERENCE, samples.DYNAMIC, samples.STATIC]
+    assert [row["variant"] for row in rows[:4]] == [variant.label for variant in order]
+    assert [row["latency_noisy"] for row in rows] == [False, False, True, False, None, None]
+
+
+def test_where_every_latency_is_noisy_they_are_ranked_as_ever(store: Store, engine: Engine) -> None:
+    sweep = samples.fill(store)
+    calm = [row["variant"] for row in queries.leaderboard(engine)]
+    make_noisy(store, sweep, *samples.MEASURED)
+    assert [row["variant"] for row in queries.leaderboard(engine)] == calm
+
+
+def test_a_noisy_latency_is_not_on_the_front_and_pushes_nobody_off_it(store: Store, engine: Engine) -> None:
+    sweep = samples.fill(store)
+    make_noisy(store, sweep, samples.MEASURED[1], samples.MEASURED[3])
+    front = [row["variant"] for row in queries.pareto_front(engine)]
+    assert front == [samples.DYNAMIC.label, samples.REFERENCE.label]
+
+
+def test_the_leaderboard_tells_throughput_attempts_and_shares_of_the_profile(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    static, float16 = (rows_by_variant(engine)[variant.label] for variant in (samples.STATIC, samples.FLOAT16))
+    assert (static["images_per_second"], static["copies"], static["latency_attempts"]) == (200.0, 2, 1)
+    assert (static["fallback_share"], static["conversion_share"]) == (0.5, 0.125)
+    assert (float16["fallback_share"], float16["conversion_share"]) == (None, None)
+    assert static["latency_key"] == key_of("latency", samples.STATIC.label)
+
+
+def test_show_tells_ratios_to_the_reference_and_what_disturbed(store: Store, engine: Engine) -> None:
+    sweep = samples.fill(store)
+    make_noisy(store, sweep, samples.MEASURED[3])
+    found = queries.show(engine, samples.STATIC.label)
+    named = ("load_ratio", "first_inference_ratio", "peak_memory_ratio", "throughput_ratio", "size_ratio")
+    assert [found[name] for name in (*named, "compressed_ratio")] == [1.0, 1.0, 1.0, 2.0, 1.0, 1.0]
+    assert found["noisy"] == "other processes used 50% of the machine; the hypervisor took 9% of the CPU time"
+    assert (found["latency_rounds"], found["latency_pairs"]) == (2, 3)
+    assert queries.show(engine, samples.FLOAT16.label)["noisy"] == ""
+
+
+def test_ratios_to_a_reference_of_another_host_are_not_told(store: Store, engine: Engine) -> None:
+    sweep = samples.fill(store)
+    samples.measure(store, sweep, samples.moved(samples.MEASURED[3], samples.OTHER_HOST))
+    found = queries.show(engine, samples.STATIC.label)
+    assert (found["load_ratio"], found["throughput_ratio"], found["size_ratio"]) == (None, None, 1.0)
+    pending = queries.show(engine, samples.THREADS.label)
+    assert (pending["load_ratio"], pending["size_ratio"], pending["noisy"]) == (None, None, "")
+
+
+def test_a_profile_lists_operators_in_order_with_their_share_of_the_time(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    rows = queries.profile(engine, samples.STATIC.label)
+    assert [(row["position"], row["operator"], row["kernel"], row["layer"]) for row in rows] == [
+        (0, "QUANTIZE", "XNNPACK", None),
+        (1, "CONV_2D", "reference", "Conv2d_0"),
+        (2, "CONV_2D", "XNNPACK", "Conv2d_1_pointwise"),
+        (3, "CONV_2D", "XNNPACK", "Conv2d_2_pointwise"),
+    ]
+    assert [row["time_share"] for row in rows] == [0.125, 0.5, 0.25, 0.125]
+    assert [row["is_fallback"] for row in rows] == [False, True, False, False]
+    assert {(row["sweep"], row["variant"]) for row in rows} == {("sample", samples.STATIC.label)}
+    header = queries.profile_header(engine, samples.STATIC.label)
+    told = ("total_ms", "repeats", "method", "fallback_share", "conversion_share", "cpu")
+    assert [header[name] for name in told] == [
+        9.0, 30, "prefixes of the graph", 0.5, 0.125, "one",
+    ]  # fmt: skip
+    assert header["host"] == samples.HOST.fingerprint
+
+
+def test_a_profile_that_takes_no_time_has_no_shares(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    operators = tuple(replace(each, time_ms=0.0) for each in samples.PROFILE.operators)
+    key = key_of("latency", samples.STATIC.label)
+    store.put_profile(key, replace(samples.PROFILE, operators=operators))
+    assert {row["time_share"] for row in queries.profile(engine, samples.STATIC.label)} == {None}
+    store.put_profile(key, replace(samples.PROFILE, operators=()))
+    assert queries.profile(engine, samples.STATIC.label) == []
+    assert queries.profile_header(engine, samples.STATIC.label)["fallback_share"] == 0
+
+
+def test_without_a_profile_the_command_that_takes_one_is_named(store: Store, engine: Engine) -> None:
+    samples.fill(store)
+    command = f"quantsweep profile {samples.FLOAT16.label} --db "
+    with pytest.raises(UserMistake, match=f"has no profile; run: {command}"):
+        queries.profile(engine, samples.FLOAT16.label)
+    with pytest.raises(UserMistake, match=r" --sweep sample$"):
+        queries.profile_header(engine, samples.FLOAT16.label, "sample")
+    with pytest.raises(UserMistake, match="has no profile"):
+        queries.profile(engine, samples.THREADS.label)

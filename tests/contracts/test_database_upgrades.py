@@ -16,6 +16,7 @@ from results import queries, schema
 from results.connect import MIGRATIONS, check_database, open_database, open_unchecked, upgrade_database
 from results.store import Store
 from tasks.types import Artifact, Latency
+from tests.contracts.test_databases import default_differs
 from tests.results import samples
 
 DETECTOR, DATASET, HOST, SWEEP = "d" * 64, "e" * 64, "f" * 64, "5" * 64
@@ -39,7 +40,7 @@ OLD = (
 )  # fmt: skip
 
 
-@pytest.fixture(params=["0001", "0002"])
+@pytest.fixture(params=["0001", "0002", "0003"])
 def older(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -109,7 +110,7 @@ def measurements_of_0001(position: int, shares: dict[str, float]) -> Iterator[tu
         "key": key(position), "structure_sha256": key(position), "settings": {}, "host_fingerprint": HOST,
         "latency_ms_p50": 1.0, "latency_ms_p90": 1.0, "latency_ms_p99": 1.0, "reference_ms_p50": 1.0,
         "ratio": 1.0 - position / 10, "ratio_low": 0.5, "ratio_high": 1.0, "postprocessing_ms_p50": 1.0, "load_ms": 1.0,
-        "pairs": 2, "converged": True, "samples_ms": [[1.0, 1.0]], "conditions": {},
+        "pairs": 2, "converged": True, "samples_ms": [[1.0, 1.0], [2.0, 1.5]], "conditions": {},
     }  # fmt: skip
 
 
@@ -121,7 +122,7 @@ def test_the_upgraded_schema_is_the_schema_of_the_code(old: Engine, older: str) 
     assert upgrade_database(old) == (older, schema.HEAD)
     with old.connect() as connection:
         context = MigrationContext.configure(
-            connection, opts={"version_table": schema.VERSION_TABLE, "compare_server_default": True}
+            connection, opts={"version_table": schema.VERSION_TABLE, "compare_server_default": default_differs}
         )
         assert compare_metadata(context, schema.tables) == []
     assert check_database(old)["sweeps"] == 1
@@ -143,6 +144,7 @@ def test_every_row_is_kept_as_it_was(old: Engine) -> None:
     reflected = MetaData()
     reflected.reflect(old)
     columns = {name: table.c.keys() for name, table in reflected.tables.items() if name != schema.VERSION_TABLE}
+    columns["latencies"].remove("samples_ms")
     before = content(columns)
     assert len(before["variants"]) == len(OLD)
     upgrade_database(old)
@@ -171,13 +173,25 @@ def test_the_new_columns_say_what_0001_did(old: Engine) -> None:
 def test_what_was_not_measured_then_is_empty(old: Engine) -> None:
     upgrade_database(old)
     absent = ("memory_layout", "activation_type", "bias_correction", "import_ms", "first_inference_ms",
-              "peak_memory_bytes", "executed_int8_mac_share")  # fmt: skip
+              "peak_memory_bytes", "executed_int8_mac_share", "images_per_second", "copies", "fallback_share",
+              "conversion_share")  # fmt: skip
     rows = queries.leaderboard(old)
     assert {row[name] for row in rows for name in absent} == {None}
     assert {(row["runtime_options"], row["load_ms"]) for row in rows} == {("", 1.0)}
     found = Store(old).latency_of(key(3))
     assert isinstance(found, Latency)
     assert (found.load_ms, found.peak_memory_bytes, found.executed_mac_share) == (1.0, None, None)
+    assert (found.images_per_second, found.copies) == (None, None)
+
+
+def test_an_old_latency_is_one_round_that_passes_for_calm(old: Engine) -> None:
+    upgrade_database(old)
+    found = Store(old).latency_of(key(3))
+    assert isinstance(found, Latency)
+    assert (found.samples_ms, found.noisy, found.attempts) == ((((1.0, 1.0), (2.0, 1.5)),), (), 1)
+    assert {(row["latency_noisy"], row["latency_attempts"]) for row in queries.leaderboard(old)} == {(False, 1)}
+    assert queries.show(old, key(3))["latency_rounds"] == 1
+    assert len(queries.pareto_front(old)) > 0
 
 
 def test_an_upgraded_leaderboard_ranks_as_before_and_has_no_intervals(old: Engine) -> None:

@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from cluster.executor import Executor
+from cluster.executor import Executor, refuse_threads
 from cluster.lanes import BENCHMARK, LIGHT, TENSORFLOW, Lane
-from tasks.errors import AuditMismatch, DataMistake
+from tasks.errors import AuditMismatch, ClusterMistake, DataMistake
 from tasks.types import Failure
 
 
@@ -91,24 +91,41 @@ def test_lanes_have_their_own_environment_and_processes_on_ray(ray_executor):
     assert light[2] != tensorflow[2]
 
 
-def _interval(seconds):
-    start = time.time()
-    time.sleep(seconds)
-    return start, time.time()
+def test_nothing_runs_beside_a_benchmark(executor):
+    known = len(executor.journal())
+    refs = [executor.submit(lane, "sleep", time.sleep, 0.2) for lane in (LIGHT, BENCHMARK, LIGHT, BENCHMARK, LIGHT)]
+    while refs:
+        refs.remove(executor.wait(refs))
+    stays = executor.journal()[known:]
+    assert sorted(stay.lane for stay in stays) == ["benchmark"] * 2 + ["light"] * 3
+    for benchmark in (stay for stay in stays if stay.lane == "benchmark"):
+        assert benchmark.node == executor.benchmark_node
+        others = [stay for stay in stays if stay != benchmark]
+        assert all(stay.ended_at <= benchmark.started_at or stay.started_at >= benchmark.ended_at for stay in others)
 
 
-def test_a_benchmark_has_its_node_to_itself_on_ray(ray_executor):
-    refs = {}
-    for lane in (LIGHT, BENCHMARK, LIGHT, BENCHMARK, LIGHT):
-        refs[ray_executor.submit(lane, "sleep", _interval, 0.2)] = lane
-    spans = []
-    while len(spans) < 5:
-        ref = ray_executor.wait(list(refs))
-        spans.append((refs.pop(ref), ray_executor.result(ref)))
-    for lane, (start, end) in spans:
-        if lane is BENCHMARK:
-            others = [span for _, span in spans if span != (start, end)]
-            assert all(other_end <= start or other_start >= end for other_start, other_end in others)
+def test_the_journal_tells_when_and_where_a_task_ran(executor):
+    known, before = len(executor.journal()), time.time()
+    _run(executor, _mismatch, lane=TENSORFLOW)
+    (stay,) = executor.journal()[known:]
+    assert (stay.stage, stay.lane) == ("stage", "tensorflow")
+    assert stay.node
+    assert before - 1 <= stay.started_at <= stay.ended_at <= time.time() + 1
+
+
+def test_a_claim_that_no_node_can_meet_is_refused_with_the_choices(executor):
+    with pytest.raises(ClusterMistake, match=r"a wide task claims 4096 CPUs, .* choices: claim 1 to \d+, or join"):
+        executor.submit(Lane("wide", cpus=4096), "stage", _double, 1)
+
+
+def test_more_threads_than_the_benchmark_node_has_cpus_are_refused_with_the_choices(executor):
+    refuse_threads(executor, [1, executor.benchmark_cpus])
+    with pytest.raises(ClusterMistake, match=rf"4096 threads .* choices: threads 1 to {executor.benchmark_cpus}, or"):
+        refuse_threads(executor, [1, 4096])
+
+
+def test_an_executor_of_one_node_says_that_benchmarks_share_it(executor):
+    assert executor.shares_benchmark_node
 
 
 def _die():

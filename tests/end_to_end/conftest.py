@@ -1,11 +1,14 @@
 """A small world: a random detector and synthetic images, written once."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tasks.coco.synthetic import write_synthetic
+from tasks.latency import conditions
 from tests.detectors import tiny_detector
 
 
@@ -15,16 +18,35 @@ class World:
 
     folder: Path
 
-    def spec(self, name: str, space: str, budget: str = "{max_loss: 0.02}", threads: str = "[1]") -> Path:
+    def spec(
+        self,
+        name: str,
+        space: str,
+        budget: str = "{max_loss: 0.02}",
+        threads: str = "[1]",
+        latency: str = "retries: 0",
+    ) -> Path:
         """Writes a spec over this world."""
         path = self.folder / f"{name}.yaml"
         path.write_text(
             f"name: {name}\ndetector: detector.safetensors\n"
             "evaluation: {images: val/images, annotations: val/annotations.json}\n"
             "calibration: {images: train/images}\n"
-            f"budget: {budget}\nlatency: {{threads: {threads}, max_seconds: 0.5}}\nspace: {space}\n"
+            f"budget: {budget}\nlatency: {{threads: {threads}, max_seconds: 0.5, {latency}}}\nspace: {space}\n"
         )
         return path
+
+
+LIMITS = ("MOST_PREEMPTED", "MOST_STEAL", "MOST_OTHERS", "MOST_RESTING")
+
+
+@pytest.fixture(scope="module")
+def no_noise() -> Iterator[None]:
+    """Takes every machine for a quiet one: other tests run beside these."""
+    with pytest.MonkeyPatch.context() as patch:
+        for limit in LIMITS:
+            patch.setattr(conditions, limit, math.inf)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ detector: detector.safetensors
 evaluation: {{images: {data}/coco-mini/val2017, annotations: {data}/coco-mini/annotations/instances_val2017.json}}
 calibration: {{images: {data}/coco-calib128/train2017}}
 budget: {{max_loss: 0.01}}
-latency: {{max_seconds: 1}}
+latency: {{max_seconds: 1, retries: 0}}
 space:
   - {{scheme: [float32, float16]}}
   - {{scheme: dynamic_int8, toolchain: [converter, litert_quantizer]}}

@@ -40,13 +40,13 @@ STATISTICS = (
 )
 TIMES = (
     "latency", "reference_ms", "postprocessing_ms", "import_ms", "load_ms", "first_inference_ms", "peak_memory_bytes",
-    "confirmed_by", "host",
+    "confirmed_by", "host", "images_per_second", "own_latency",
 )  # fmt: skip
 """Starts of the columns that depend on the clock: the fastest variant, which is confirmed, does so too."""
 
 
 @pytest.fixture(scope="module")
-def swept(world, tmp_path_factory):
+def swept(world, tmp_path_factory, no_noise):
     """A sweep run in this process by the command."""
     folder = tmp_path_factory.mktemp("swept")
     arguments = ("--db", folder / "results.db", "--artifacts", folder / "artifacts", "--address", "in-process")

@@ -44,5 +44,6 @@ def test_the_wheel_holds_what_it_needs(site):
     assert {"orchestrator/examples/demo.yaml", "tasks/detector/demo.safetensors",
             "results/migrations/script.py.mako", "results/migrations/versions/0001_baseline.py",
             "results/migrations/versions/0002_quantization_space.py",
-            "results/migrations/versions/0003_runtimes.py"} <= files  # fmt: skip
+            "results/migrations/versions/0003_runtimes.py",
+            "results/migrations/versions/0004_latency.py"} <= files  # fmt: skip
     assert not [name for name in files if name.startswith(("tests/", "docs/"))]

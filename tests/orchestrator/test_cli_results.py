@@ -91,10 +91,10 @@ def test_the_longest_label_stays_on_one_line(capsys: pytest.CaptureFixture[str])
     row = {"variant": label, "ap": 0.2302, "ap50": 0.386, "ap_loss": -0.0036, "ap_loss_low": -0.0121,
            "ap_loss_high": 0.0049, "simulated": True, "latency_ms_p50": 394.1, "status": "done",
            "latency_ratio": 22.14, "latency_ratio_low": 22.11, "latency_ratio_high": 22.18, "size_bytes": 27_300_000,
-           "feasible": True}  # fmt: skip
+           "latency_noisy": True, "feasible": True}  # fmt: skip
     print_rows([row], LEADERBOARD)
     line = capsys.readouterr().out.splitlines()[1]
-    assert line.split() == [label, "0.230", "0.386", "-.004", "[-.012,+.005]", "394.1", "22.14", "27.3", "within*"]
+    assert line.split() == [label, "0.230", "0.386", "-.004", "[-.012,+.005]", "394.1", "~22.1", "27.3", "within*"]
     assert len(line) <= 120
 
 
@@ -124,7 +124,7 @@ def test_the_wide_leaderboard_has_sizes_intervals_and_shares(simulated: Path) ->
     (static,) = [line.split() for line in lines if line.startswith(samples.STATIC.label)]
     assert static == [
         samples.STATIC.label, "0.400", "0.500", "-", "0.400", "0.400", "+0.100", "[+0.070,+0.130]", "0.50",
-        "[0.49,0.51]", "10.0", "3", "25", "48", "7000000", "6000000", "0.750", "0.750", "no", "over",
+        "[0.49,0.51]", "10.0", "200.0", "3", "25", "48", "7000000", "6000000", "0.750", "0.750", "no", "over",
     ]  # fmt: skip
     (clustered,) = [line.split() for line in lines if line.startswith(CLUSTERED.label)]
     assert clustered[-2:] == ["yes", "within"]
@@ -133,12 +133,38 @@ def test_the_wide_leaderboard_has_sizes_intervals_and_shares(simulated: Path) ->
 def test_the_leaderboard_for_documents_is_a_markdown_table_in_the_order_of_the_spec(simulated: Path) -> None:
     lines = run("leaderboard", "--markdown").stdout.splitlines()
     table = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
-    assert {len(cells) for cells in table} == {18}
+    assert {len(cells) for cells in table} == {19}
     assert set(table[1]) == {"---", "---:"}
     shown = [samples.REFERENCE, samples.FLOAT16, samples.DYNAMIC, samples.STATIC, samples.THREADS, CLUSTERED]
     assert [cells[0] for cells in table[2:]] == [variant.label for variant in shown]
     assert table[5][6:8] == ["+0.100 [+0.070,+0.130]", "0.50 [0.49,0.51]"]
     assert lines[-3:] == ["Failed:", "", f"- `{samples.PER_TENSOR.label}`: audit_mismatch: the file is float"]
+
+
+@pytest.fixture
+def noisy(database: Path) -> Path:
+    """The sample sweep with a noisy latency of the fastest variant within the budget."""
+    store = Store(open_database(str(database)))
+    samples.measure(store, samples.begin(store), replace(samples.MEASURED[2], noisy=samples.NOISE))
+    return database
+
+
+def test_noisy_latencies_are_marked_explained_and_not_called_the_fastest(noisy: Path) -> None:
+    lines = run("leaderboard").stdout.splitlines()
+    (dynamic,) = [line.split() for line in lines if line.startswith(samples.DYNAMIC.label)]
+    assert dynamic[-3] == "~0.80"
+    assert lines[-3].startswith("~ noisy: the machine was disturbed while a latency was measured; ")
+    assert lines[-2] == f"fastest within the budget: {samples.FLOAT16.label}"
+    assert all(len(line) <= 120 for line in lines)
+    markdown = run("leaderboard", "--markdown").stdout
+    assert "| ~0.80 [0.79,0.81] |" in markdown
+    assert "~ noisy: the machine was disturbed" in markdown
+    shown = run("show", samples.DYNAMIC.label).stdout
+    assert "other processes used 50% of the machine; the hypervisor took 9% of the CPU time" in " ".join(shown.split())
+
+
+def test_without_noise_nothing_is_said_of_it(database: Path) -> None:
+    assert "~" not in run("leaderboard").stdout + run("leaderboard", "--markdown").stdout
 
 
 def test_a_leaderboard_has_one_form(database: Path) -> None:
@@ -194,6 +220,92 @@ def test_show_tells_axes_interval_and_the_layers_that_differ(database: Path) -> 
                 "ap_loss_high": "0.13", "loss_interval.level": "0.95", "layer_count.int8": "2",
                 "layer_count.float32": "1", "layers.float32": "Conv2d_0"}  # fmt: skip
     assert {name: shown.get(name, "").strip() for name in expected} == expected
+
+
+def test_a_profile_is_a_table_of_operators_and_their_sums(database: Path) -> None:
+    lines = run("show", samples.STATIC.label, "--profile").stdout.splitlines()
+    assert lines[0] == f"{samples.STATIC.label}: 9.00 ms an inference on one"
+    assert [line.split() for line in lines[1:4]] == [
+        ["#", "operator", "layer", "arithmetic", "kernel", "ms", "share", "GMAC/s", "note"],
+        ["0", "QUANTIZE", "quantize", "int8", "XNNPACK", "1.000", "12.5%", "-", "conversion"],
+        ["1", "CONV_2D", "Conv2d_0", "float32", "reference", "4.000", "50.0%", "1.0", "fallback"],
+    ]
+    sums = [line.split() for line in lines[lines.index("") + 3 :]][:3]
+    assert sums == [
+        ["CONV_2D", "reference", "float32", "1", "4.000", "50.0%", "1.0", "fallback"],
+        ["CONV_2D", "XNNPACK", "int8", "2", "3.000", "37.5%", "4.7"],
+        ["QUANTIZE", "XNNPACK", "int8", "1", "1.000", "12.5%", "-", "conversion"],
+    ]
+    assert lines[-3] == "operators: 8.00 of 9.00 ms, by prefixes of the graph, medians of 30 inferences"
+    assert [line.split(" of the operators' time")[0] for line in lines[-2:]] == [
+        "fallbacks: 50.0%", "conversions: 12.5%",
+    ]  # fmt: skip
+    assert all(len(line) <= 120 for line in lines)
+    rows = rows_of("show", samples.STATIC.label, "--profile")
+    assert [(row["position"], row["time_ms"]) for row in rows] == [(0, 1.0), (1, 4.0), (2, 2.0), (3, 1.0)]
+
+
+def test_an_empty_profile_is_told_as_such(database: Path) -> None:
+    store = Store(open_database(str(database)))
+    store.put_profile(key_of("latency", samples.STATIC.label), replace(samples.PROFILE, operators=()))
+    lines = run("show", samples.STATIC.label, "--profile").stdout.splitlines()
+    assert "no operator takes time" in lines
+    assert lines[-1].startswith("conversions: 0.0%")
+
+
+def test_a_variant_without_a_profile_names_the_command_that_takes_one(database: Path) -> None:
+    told = mistake("show", samples.FLOAT16.label, "--profile")
+    label = samples.FLOAT16.label
+    assert told == f"{label} has no profile; run: quantsweep profile {label} --db {database}"
+
+
+def test_two_variants_are_compared_side_by_side(database: Path) -> None:
+    static, float16 = samples.STATIC.label, samples.FLOAT16.label
+    lines = run("compare", float16, static).stdout.splitlines()
+    assert lines[:2] == [f"A: {float16}", f"B: {static}"]
+    cells = {line[:19].strip(): line[19:].split() for line in lines[2:-1]}
+    assert cells["what"] == ["A", "B", "B", "/", "A"]
+    assert cells["AP loss"] == ["+0.000", "+0.100"]
+    assert cells["ms"][:3] == ["18.00", "10.00", "0.556"]
+    assert cells["images/s"] == ["111.1", "200.0", "1.800"]
+    assert cells["stored MB"] == ["7.00", "7.00", "1.000"]
+    assert cells["ms, timed in turn"] == ["20.00", "18.00", "0.893", "[0.877,", "0.909]"]
+    assert lines[-1] == f"{static} is 12.0 % faster than {float16} [10.0, 14.0] (timed in turn)"
+    (row,) = rows_of("compare", float16, static)
+    assert (row["first_ap"], row["second_ap"], row["verdict"]) == (0.5, 0.4, lines[-1])
+    assert row["measured.ratio"] == pytest.approx(1 / 1.12)
+    (row,) = rows_of("compare", float16, samples.DYNAMIC.label)
+    assert row["measured"] is None
+
+
+def test_a_comparison_marks_noise_and_says_that_nothing_was_timed_in_turn(noisy: Path) -> None:
+    lines = run("compare", samples.DYNAMIC.label, samples.STATIC.label).stdout.splitlines()
+    assert any(line.split()[:3] == ["ms", "~16.00", "10.00"] for line in lines)
+    assert lines[-3:-1] == [
+        "~ noisy: the machine was disturbed, and such times make no winner",
+        "never timed in turn; --measure does that",
+    ]
+    assert lines[-1].startswith("no difference can be told: noisy when timed beside the reference: ")
+
+
+def test_compare_measures_first_if_asked_to(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def measure_pair(*arguments: Any) -> None:
+        asked.append(arguments)
+        later = replace(samples.COMPARISON, ratio=1.5, ratio_low=1.4, ratio_high=1.6)
+        samples.put_comparison(
+            Store(open_database(str(database))), later, samples.DYNAMIC, samples.STATIC, key="measured"
+        )
+
+    monkeypatch.setattr("orchestrator.comparison.measure_pair", measure_pair)
+    names = (samples.DYNAMIC.label, samples.STATIC.label)
+    assert "timed beside the reference" in run("compare", *names).stdout
+    assert asked == []
+    told = run("compare", *names, "--measure", "--max-seconds", "5", "--artifacts", "there").stdout
+    assert asked == [(str(database), *names, None, "there", "in-process", 5.0)]
+    assert told.splitlines()[-1] == f"{names[0]} is 50.0 % faster than {names[1]} [40.0, 60.0] (timed in turn)"
+    assert "it must be above 0" in mistake("compare", *names, "--measure", "--max-seconds", "0")
 
 
 def test_pareto_classes_failures_sweeps_and_show(database: Path) -> None:
@@ -291,14 +403,14 @@ def test_db_upgrade_makes_a_database_only_when_asked(tmp_path: Path) -> None:
     path = str(tmp_path / "new.db")
     result = runner.invoke(db.app, ["upgrade", "--db", path])
     assert isinstance(result.exception, DatabaseMistake)
-    assert "upgraded from nothing to 0003" in run("upgrade", "--create", "--db", path, app=db.app).stdout
-    assert "is at schema 0003 already" in run("upgrade", "--db", path, app=db.app).stdout
+    assert "upgraded from nothing to 0004" in run("upgrade", "--create", "--db", path, app=db.app).stdout
+    assert "is at schema 0004 already" in run("upgrade", "--db", path, app=db.app).stdout
 
 
 def test_db_check_tells_the_schema_and_the_number_of_sweeps(database: Path) -> None:
-    assert run("check", app=db.app).stdout == f"{database}: schema 0003, whole, 1 sweeps\n"
+    assert run("check", app=db.app).stdout == f"{database}: schema 0004, whole, 1 sweeps\n"
     (facts,) = json.loads(run("check", "--json", app=db.app).stdout)
-    assert facts == {"database": str(database), "schema": "0003", "sweeps": 1}
+    assert facts == {"database": str(database), "schema": "0004", "sweeps": 1}
 
 
 def test_json_has_no_nan_and_tables_show_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,7 +436,9 @@ def test_the_commands_load_nothing_heavy_before_they_run() -> None:
 def _row(variant: str, ratio: float, feasible: bool | None = True, status: str = "done") -> dict[str, Any]:
     low, high = ratio - 0.02, ratio + 0.02
     names = ("variant", "latency_ratio", "latency_ratio_low", "latency_ratio_high", "feasible", "status", "ap_loss")
-    return dict(zip(names, (variant, ratio, low, high, feasible, status, 0.004), strict=True))
+    return dict(zip(names, (variant, ratio, low, high, feasible, status, 0.004), strict=True)) | {
+        "latency_noisy": False
+    }
 
 
 def test_the_verdict_names_the_fastest_within_the_budget_and_its_rivals() -> None:
@@ -341,3 +455,11 @@ def test_the_verdict_calls_nothing_best_when_nothing_is_feasible_or_measured() -
         "no reference to compare AP with"
     )
     assert verdict([_row("one", 0.35, status="failed")], has_budget=True) == "no variant has been measured yet"
+
+
+def test_the_verdict_calls_nothing_fastest_that_is_noisy() -> None:
+    rows = [_row("one", 0.5), _row("two", 0.35) | {"latency_noisy": True}]
+    assert verdict(rows, has_budget=False) == "fastest: one\n  0.50 of float32's time, AP loss +0.004"
+    assert verdict(rows[1:], has_budget=True) == (
+        "no variant is called the fastest: every latency within the budget is noisy; sweep again on a quiet machine"
+    )

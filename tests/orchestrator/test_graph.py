@@ -1,5 +1,7 @@
 """The task graph."""
 
+from dataclasses import replace
+
 import pytest
 
 from cluster.inprocess import InProcessExecutor
@@ -19,11 +21,12 @@ def _mistake():
 class _Recording(InProcessExecutor):
     def __init__(self):
         super().__init__()
-        self.order, self.most, self.open = [], 0, set()
+        self.order, self.lanes, self.most, self.open = [], [], 0, set()
 
     def submit(self, lane, stage, function, *arguments):
         ref = super().submit(lane, stage, function, *arguments)
         self.order.append(arguments)
+        self.lanes.append(lane.name)
         if lane.cpus is not None:
             self.open.add(ref)
             self.most = max(self.most, len(self.open))
@@ -75,6 +78,26 @@ def test_steps_in_flight_are_capped_but_those_that_claim_a_node_do_not_count():
     graph.run()
     assert executor.most == 2 * executor.cpus + 2
     assert graph.submitted == 100
+
+
+def _asked_together(shares: bool) -> list[str]:
+    """The lanes of steps better, equal and worse than a benchmark, in the order of submission."""
+    executor = _Recording()
+    executor.shares_benchmark_node = shares
+    graph = Graph(executor)
+    graph.once("worse", 6, replace(LIGHT, name="worse"), "stage", _identity, 0, then=lambda value: None)
+    graph.once("better", 4, replace(LIGHT, name="better"), "stage", _identity, 0, then=lambda value: None)
+    graph.once("bench", 5, BENCHMARK, "stage", _identity, 0, then=lambda value: executor.lanes.append("timed"))
+    graph.run()
+    return executor.lanes
+
+
+def test_on_one_node_steps_worse_than_a_benchmark_are_held_back_until_it_ran():
+    assert _asked_together(shares=True) == ["benchmark", "better", "timed", "worse"]
+
+
+def test_where_there_are_other_nodes_nothing_is_held_back():
+    assert _asked_together(shares=False) == ["benchmark", "better", "worse", "timed"]
 
 
 def test_a_users_mistake_ends_the_run():

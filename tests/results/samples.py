@@ -11,11 +11,14 @@ from tasks.types import (
     Accuracy,
     Artifact,
     Audit,
+    Comparison,
     Failure,
     Host,
     Latency,
     LayerSensitivity,
     LossInterval,
+    OperatorTime,
+    Profile,
     RuntimeSettings,
     Variant,
 )
@@ -59,11 +62,39 @@ def accuracy(name: str, ap: float, small: float = -1.0, class_ap: dict[int, floa
     return Accuracy(statistics, per_class, 80, 4000, key_of("detections", name), "hotcoco 1.3.0")
 
 
-def latency(ratio: float) -> Latency:
-    samples = ((20.0, 20.0 * ratio), (20.5, 20.5 * ratio))
-    return Latency(20 * ratio, 21 * ratio, 22 * ratio, 20.0, ratio, ratio - 0.01, ratio + 0.01, 1.5, 3.0, 2, True,
-                   samples, {"load": 0.5}, 250.0, 25.0, 48 * 2**20,
-                   {"int8": 0.5, "dynamic_int8": 0.125, "float32": 0.375})  # fmt: skip
+def latency(ratio: float, **changed: object) -> Latency:
+    found = Latency(
+        latency_ms_p50=20 * ratio, latency_ms_p90=21 * ratio, latency_ms_p99=22 * ratio, reference_ms_p50=20.0,
+        ratio=ratio, ratio_low=ratio - 0.01, ratio_high=ratio + 0.01, postprocessing_ms_p50=1.5, load_ms=3.0,
+        pairs=3, converged=True,
+        samples_ms=(((20.0, 20.0 * ratio), (20.5, 20.5 * ratio)), ((21.0, 21.0 * ratio),)), conditions={"load": 0.5},
+        import_ms=250.0, first_inference_ms=25.0, peak_memory_bytes=48 * 2**20, images_per_second=100.0 / ratio,
+        copies=2, executed_mac_share={"int8": 0.5, "dynamic_int8": 0.125, "float32": 0.375},
+    )  # fmt: skip
+    return replace(found, **changed)  # type: ignore[arg-type]
+
+
+NOISE = ("other processes used 50% of the machine", "the hypervisor took 9% of the CPU time")
+
+PROFILE = Profile(
+    (
+        OperatorTime("quantize", "QUANTIZE", "conversion", None, "int8", "XNNPACK", 0, 1.0, False),
+        OperatorTime("Conv2d_0/conv", "CONV_2D", "convolution", "Conv2d_0", "float32", "reference", 4_000_000, 4.0,
+                     True),
+        OperatorTime("Conv2d_1/conv", "CONV_2D", "convolution", "Conv2d_1_pointwise", "int8", "XNNPACK", 8_000_000, 2.0,
+                     False),
+        OperatorTime("Conv2d_2/conv", "CONV_2D", "convolution", "Conv2d_2_pointwise", "int8", "XNNPACK", 6_000_000, 1.0,
+                     False),
+    ),
+    total_ms=9.0, repeats=30, method="prefixes of the graph",
+)  # fmt: skip
+"""Half of the operators' time is a fallback, an eighth a conversion."""
+
+COMPARISON = Comparison(
+    first_ms_p50=18.0, second_ms_p50=20.0, ratio=1.12, ratio_low=1.10, ratio_high=1.14, pairs=3, converged=True,
+    samples_ms=(((18.0, 20.0), (18.5, 20.5)), ((18.0, 20.5),)), conditions={"load": 0.5},
+)  # fmt: skip
+"""The second takes 12 % more time."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +105,7 @@ class Measured:
     ap: float
     ratio: float
     host: Host = HOST
+    noisy: tuple[str, ...] = ()
 
 
 MEASURED = (
@@ -121,7 +153,8 @@ def measure(store: Store, sweep: str, measured: Measured) -> None:
     scores = accuracy(label, measured.ap, class_ap={1: measured.ap, 2: -1.0})
     store.put_accuracy(keys["accuracy"], made.sha256, DATASET, scores, {"score_threshold": 0.01})
     settings = {"threads": measured.variant.settings.threads}
-    store.put_latency(keys["latency"], made.structure_sha256, settings, measured.host, latency(measured.ratio))
+    timed = latency(measured.ratio, noisy=measured.noisy)
+    store.put_latency(keys["latency"], made.structure_sha256, settings, measured.host, timed)
     store.settle_variant(
         sweep,
         variant_key(DETECTOR, measured.variant),
@@ -146,6 +179,24 @@ def put_interval(store: Store, key: str = "interval", interval: LossInterval = I
     )
 
 
+def put_profile(store: Store, variant: Variant = STATIC) -> None:
+    """Stores where the time of a variant goes."""
+    store.put_profile(key_of("latency", variant.label), PROFILE)
+
+
+def put_comparison(
+    store: Store,
+    comparison: Comparison = COMPARISON,
+    first: Variant = STATIC,
+    second: Variant = FLOAT16,
+    host: Host = HOST,
+    key: str = "comparison",
+) -> None:
+    """Stores a direct comparison of two variants."""
+    sides = [(each.label, artifact(each.label), each.settings) for each in (first, second)]
+    store.put_comparison(key_of(key), sides[0], sides[1], host, comparison)
+
+
 def put_sensitivity(
     store: Store, key: str = "sensitivity", scheme: Scheme = SENSITIVE, layers: tuple[LayerSensitivity, ...] = LAYERS
 ) -> None:
@@ -163,6 +214,8 @@ def fill(store: Store, **changed: object) -> str:
         measure(store, sweep, measured)
     fail(store, sweep, PER_TENSOR)
     put_interval(store)
+    put_profile(store)
+    put_comparison(store)
     put_sensitivity(store)
     return sweep
 
