@@ -32,6 +32,21 @@ _FIRST_IMAGES = 4
 _POSTPROCESSING_REPEATS = 3
 
 
+@dataclass(frozen=True)
+class _Clock:
+    """A moment, or a time: by the clock on the wall and as CPU time of this process, in s."""
+
+    wall_s: float
+    cpu_s: float
+
+    @classmethod
+    def now(cls) -> "_Clock":
+        return cls(time.perf_counter(), time.process_time())
+
+    def __sub__(self, other: "_Clock") -> "_Clock":
+        return _Clock(self.wall_s - other.wall_s, self.cpu_s - other.cpu_s)
+
+
 @dataclass
 class Contestant:
     """One artifact in this process. Its public methods are the commands; what they return is plain JSON values."""
@@ -86,12 +101,14 @@ class Contestant:
 
         Returns:
             `times_ms` of each; wall and CPU time of this process meanwhile (`worked`), and since the last block
-            (`rested`), in s; and its CPU time and involuntary context switches since it started.
+            (`rested`), in s; how long each of its threads waited for a CPU meanwhile (`waited`); and its CPU time and
+            involuntary context switches since it started.
         """
         infer, prepared = self._running.infer, self._inputs[image]
         rest = _Clock.now() - self._rested
         for _ in range(run_in):
             infer(prepared)
+        waited = _waited_s()
         began, ticks = _Clock.now(), [time.perf_counter_ns()]
         for _ in range(timed):
             infer(prepared)
@@ -102,6 +119,7 @@ class Contestant:
             "times_ms": [(after - before) / 1e6 for before, after in itertools.pairwise(ticks)],
             "worked_cpu_s": worked.cpu_s,
             "worked_s": worked.wall_s,
+            "waited_s": self._waited_s(waited, worked),
             "rested_cpu_s": rest.cpu_s,
             "rested_s": rest.wall_s,
             "cpu_s": time.process_time(),
@@ -150,6 +168,13 @@ class Contestant:
         self._running.close()
         return self.runtime.executed(self.data, self.settings) if self.runtime.executed else None
 
+    def _waited_s(self, before: float | None, worked: _Clock) -> float:
+        now = _waited_s()
+        if before is None or now is None:
+            # One thread that is not running is waiting; of several, none can be told.
+            return max(worked.wall_s - worked.cpu_s, 0.0)
+        return (now - before) / self.settings.threads
+
     @property
     def _running(self) -> Session:
         if self._session is None:
@@ -157,19 +182,10 @@ class Contestant:
         return self._session
 
 
-@dataclass(frozen=True)
-class _Clock:
-    """A moment, or a time: by the clock on the wall and as CPU time of this process, in s."""
-
-    wall_s: float
-    cpu_s: float
-
-    @classmethod
-    def now(cls) -> "_Clock":
-        return cls(time.perf_counter(), time.process_time())
-
-    def __sub__(self, other: "_Clock") -> "_Clock":
-        return _Clock(self.wall_s - other.wall_s, self.cpu_s - other.cpu_s)
+def _waited_s() -> float | None:
+    """Sums up how long the threads of this process were ready to run and had no CPU; None where nobody tells."""
+    stats = [path.read_text().split() for path in Path("/proc/self/task").glob("*/schedstat")]
+    return sum(int(fields[1]) for fields in stats) / 1e9 if stats else None
 
 
 def _answers(folder: Path, name: str, commands: TextIO) -> Iterator[Any]:

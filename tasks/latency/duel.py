@@ -1,6 +1,5 @@
 """Duels: two artifacts timed in turn on the same CPUs, each in a process of its own, round after round."""
 
-import itertools
 import json
 import math
 import os
@@ -182,7 +181,8 @@ def duel(
         ring = Ring(Path(folder), dict(zip(NAMES, contenders, strict=True)), scene)
         while True:
             with _both(ring, cpus, random, options, watch, records) as sides:
-                rounds.append(_pairs(sides, records, random, options, len(scene), watch))
+                images = [(len(rounds) * options.pairs + pair) % len(scene) for pair in range(options.pairs)]
+                rounds.append(_pairs(sides, records, random, options, images, watch))
                 for command, arguments in questions if len(rounds) == 1 else ():
                     records[1].extras[command] = sides[1].dialogue.ask(command, **arguments)
             ratio = ratio_of(tuple(rounds))
@@ -207,11 +207,11 @@ class _Side:
         times: list[float] = self.last["times_ms"]
         return times
 
-    def warm_up(self, images: int, seconds: float) -> None:
+    def warm_up(self, seconds: float) -> None:
         """Runs until the median of a block is near that of the block before; sets the lengths of blocks by it."""
         deadline, before = time.perf_counter() + seconds, np.inf
-        for number in itertools.count():
-            median = float(np.median(self.block(number % images)))
+        while True:
+            median = float(np.median(self.block(0)))
             if abs(median - before) <= _WARM_UP_TOLERANCE * before or time.perf_counter() > deadline:
                 break
             before = median
@@ -239,14 +239,14 @@ def _both(
 
 def _pairs(
     sides: tuple[_Side, _Side], records: tuple[Record, Record], random: np.random.Generator, options: DuelOptions,
-    images: int, watch: "_Watch",
+    images: list[int], watch: "_Watch",
 ) -> Round:  # fmt: skip
-    """Times the pairs of a round."""
+    """Times the pairs of a round, each on its image."""
     for side in sides:
-        side.warm_up(images, options.max_seconds * _WARM_UP_SHARE)
+        side.warm_up(options.max_seconds * _WARM_UP_SHARE)
     watch.began(sides)
     pairs = []
-    for image in random.integers(images, size=options.pairs).tolist():
+    for image in images:
         pair = [0.0, 0.0]
         for turn in random.permutation(2).tolist():
             times = sides[turn].block(image)
@@ -280,7 +280,7 @@ class _Watch:
     def saw(self, turn: int, answer: dict[str, Any]) -> None:
         """Takes the answer to a block."""
         self.sums["worked_s"] += answer["worked_s"]
-        self.sums["preempted_s"] += max(answer["worked_s"] - answer["worked_cpu_s"], 0.0)
+        self.sums["preempted_s"] += answer["waited_s"]
         self.resting[turn]["cpu_s"] += answer["rested_cpu_s"]
         self.resting[turn]["s"] += answer["rested_s"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVEL = 0.95
-"""Nominal coverage of the interval."""
+"""Nominal coverage of the interval, when measuring ends by its width."""
 
 Round = tuple[tuple[float, float], ...]
 """(time of the first, time of the second) of each pair of one round, in any unit."""
@@ -52,17 +52,23 @@ def ratio_of(rounds: tuple[Round, ...]) -> Ratio:
     return Ratio(math.exp(center), math.exp(center - half), math.exp(center + half))
 
 
-_T_QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
-"""97.5 % quantiles of Student's t by degrees of freedom, from 1."""
+QUANTILE = 0.98
+"""Of Student's t, on either side. Measuring ends as soon as the interval is narrow enough, which favours those that are
+too narrow by chance: with the quantile .975, 93 to 93.5 % of the intervals would hold the truth (simulated: 6 to 14
+rounds, standard deviation of a round 1.4 to 2 %). With this one 94.4 to 94.7 % do."""
 
-_Z = 1.959964
+_T_QUANTILES = (15.8945, 4.8487, 3.4819, 2.9985, 2.7565, 2.6122, 2.5168, 2.4490, 2.3984, 2.3593)
+"""By degrees of freedom, from 1."""
+
+_Z = 2.0537489
 """The normal distribution's."""
 
 
 def _t_quantile(freedom: int) -> float:
     if freedom <= len(_T_QUANTILES):
         return _T_QUANTILES[freedom - 1]
-    # Cornish and Fisher's expansion, right to 4 digits from 11 degrees on (Abramowitz and Stegun 1964, 26.7.5).
+    # Cornish and Fisher's expansion, right to 1e-4 from 11 degrees on (Abramowitz and Stegun 1964, 26.7.5).
     first = (_Z**3 + _Z) / (4 * freedom)
     second = (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / (96 * freedom**2)
-    return _Z + first + second
+    third = (3 * _Z**7 + 19 * _Z**5 + 17 * _Z**3 - 15 * _Z) / (384 * freedom**3)
+    return _Z + first + second + third

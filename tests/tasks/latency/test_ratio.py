@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tasks.latency.ratio import LEVEL, Round, _t_quantile, ratio_of
+from tasks.latency.ratio import LEVEL, QUANTILE, Round, _t_quantile, ratio_of
 
 TIMES = st.floats(0.01, 1e4)
 ROUNDS = st.lists(
@@ -91,16 +91,18 @@ def test_a_stray_pair_does_not_move_a_round():
 
 @pytest.mark.parametrize("freedom", [*range(1, 41), 60, 100, 1000])
 def test_the_quantiles_are_those_of_students_distribution(freedom):
-    assert _t_quantile(freedom) == pytest.approx(stats.t.ppf((1 + LEVEL) / 2, freedom), rel=1e-3)
+    assert _t_quantile(freedom) == pytest.approx(stats.t.ppf(QUANTILE, freedom), rel=1e-4)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
+def test_the_interval_covers_the_truth_as_often_as_it_says_though_its_width_ends_the_measurement():
     random = np.random.default_rng(0)
     held = 0
-    for _ in range(2000):
-        found = ratio_of(as_rounds(simulated(random, rounds=8, pairs=8)))
+    for _ in range(1000):
+        rounds = as_rounds(simulated(random, rounds=14, pairs=8))
+        founds = (ratio_of(rounds[:count]) for count in range(6, 15))
+        found = next((each for each in founds if each.half_width <= 0.01), ratio_of(rounds))
         held += found.low <= 1 <= found.high
-    assert 0.93 < held / 2000 < 0.97
+    assert LEVEL - 0.02 < held / 1000 < LEVEL + 0.02
 
 
 def test_resampling_pairs_would_promise_too_much():
