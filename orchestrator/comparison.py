@@ -83,8 +83,9 @@ def measure_profile(
         if runtime_of(subject.settings.runtime).profile is None:
             raise UserMistake(f"{subject.settings.runtime} has no way to tell the times of single operators")
         storage, scene = _place(subject, artifacts)
+        subject_of = (subject.artifact, subject.settings)
         found = _measured(
-            address, subject.settings.threads, steps.take_profile, storage, subject.artifact, subject.settings, scene, seconds
+            address, subject.settings.threads, steps.take_profile, storage, *subject_of, scene, seconds
         )  # fmt: skip
         assert isinstance(found, steps.Profiled)
         if found.host.fingerprint != subject.host:

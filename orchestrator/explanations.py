@@ -28,7 +28,8 @@ def explanations(engine: Engine, sweep: str | None = None, variant: str | None =
         UserMistake: If there is no such sweep.
     """
     rows = [row for row in queries.leaderboard(engine, sweep) if row["latency_ratio"] is not None]
-    chosen = [row for row in rows if variant in (None, row["variant_key"]) and row["quantized_mac_share"]]
+    asked = [row for row in rows if variant in (None, row["variant_key"])]
+    chosen = [row for row in asked if row["quantized_mac_share"] and row["scheme"] != "float32"]
     found = {row["variant"]: _explained(engine, row, _float32_beside(row, rows)) for row in chosen}
     return {label: line for label, line in found.items() if line is not None}
 

@@ -1,6 +1,7 @@
 """The leaderboard as tables: a narrow one, a wide one, and one for documents."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 
 from orchestrator.cli.output import (
     TABLE_WIDTH,
@@ -14,12 +15,13 @@ from orchestrator.cli.output import (
 )
 
 
-def print_leaderboard(rows: Sequence[Row], sweep: Row, wide: bool = False) -> None:
+def print_leaderboard(rows: Sequence[Row], sweep: Row, why: Mapping[str, str], wide: bool = False) -> None:
     """Prints a leaderboard for people.
 
     Args:
         rows: What `results.queries.leaderboard` lists.
         sweep: What `results.queries.find_sweep` finds: its name, evaluation set and budget.
+        why: What `orchestrator.explanations` says, by variant.
         wide: Whether to print all that matters instead of what fits 120 characters.
     """
     budget = "no budget"
@@ -41,12 +43,24 @@ def print_leaderboard(rows: Sequence[Row], sweep: Row, wide: bool = False) -> No
         print_line(
             f"{SIMULATED_MARK} simulated: no kernel makes use of such weights; the time is that without the transform"
         )
+    _explain_speed(why)
     _explain_noise(rows)
     hosts = {row["host"] for row in rows if row["host"]}
     if len(hosts) > 1:
         print_line(f"latencies come from {len(hosts)} hosts: each host is ranked by itself")
     elif rows:
         print_line(verdict(rows, sweep["budget_metric"] is not None))
+
+
+def _explain_speed(why: Mapping[str, str]) -> None:
+    """Prints why variants gain nothing, a line for all of one reason."""
+    reasons: dict[str, list[str]] = {}
+    for label, line in why.items():
+        reasons.setdefault(line.partition("): ")[2], []).append(label)
+    for labels in reasons.values():
+        more = f" (and {len(labels) - 1} more for the same reason)" if len(labels) > 1 else ""
+        line = f"{labels[0]}: {why[labels[0]]}{more}"
+        print_line(textwrap.fill(line, TABLE_WIDTH, subsequent_indent="  ", break_on_hyphens=False))
 
 
 def _explain_noise(rows: Sequence[Row]) -> None:

@@ -1,8 +1,9 @@
 """Profiles as tables: where the time of one variant goes."""
 
+import textwrap
 from collections.abc import Sequence
 
-from orchestrator.cli.output import Column, Row, number_of, print_line, print_rows, text_of
+from orchestrator.cli.output import TABLE_WIDTH, Column, Row, number_of, print_line, print_rows, text_of
 
 
 def print_profile(rows: Sequence[Row], header: Row, why: str | None) -> None:
@@ -27,7 +28,7 @@ def print_profile(rows: Sequence[Row], header: Row, why: str | None) -> None:
     print_line(f"fallbacks: {header['fallback_share']:.1%} of the operators' time ({_FALLBACK})")
     print_line(f"conversions: {header['conversion_share']:.1%} of the operators' time ({_CONVERSION})")
     if why:
-        print_line(why)
+        print_line(textwrap.fill(why, TABLE_WIDTH, subsequent_indent="  ", break_on_hyphens=False))
 
 
 def summed_up(rows: Sequence[Row]) -> list[Row]:

@@ -81,7 +81,9 @@ def leaderboard(
     elif markdown:
         print_for_documents(rows)
     else:
-        print_leaderboard(rows, queries.find_sweep(engine, sweep), wide)
+        from orchestrator.explanations import explanations
+
+        print_leaderboard(rows, queries.find_sweep(engine, sweep), explanations(engine, sweep), wide)
 
 
 @app.command()

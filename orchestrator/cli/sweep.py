@@ -80,6 +80,7 @@ def sweep_and_show(spec: "Spec", db: str, artifacts: str, address: str, as_json:
     """
     from orchestrator.cli.output import print_rows
     from orchestrator.cli.results import print_leaderboard
+    from orchestrator.explanations import explanations
     from orchestrator.progress import open_view
     from orchestrator.sweep import Sweep
     from results import queries
@@ -93,10 +94,11 @@ def sweep_and_show(spec: "Spec", db: str, artifacts: str, address: str, as_json:
         else:
             view.stage("every variant is known already; no task was submitted")
         rows, found = queries.leaderboard(engine, running.key), queries.find_sweep(engine, running.key)
+        why = explanations(engine, running.key)
     if as_json:
         print_rows(rows, (), json=True)
     else:
-        print_leaderboard(rows, found)
+        print_leaderboard(rows, found, why)
     return running.key
 
 
