@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import ArtifactUnreadable
-from tasks.profiles.onnxruntime_rounds import Rounds, chosen, rounds, times_ms
+from tasks.profiles.rounds import Rounds, chosen, rounds, times_ms
 from tasks.quantize.onnx_graph import Convolution, Graph
 from tasks.runtimes.onnxruntime import OnnxRuntimeSession, arithmetic_of, convolved_layer
 from tasks.types import OperatorTime, Profile, RuntimeSettings

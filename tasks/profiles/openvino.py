@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.profiles.onnxruntime_rounds import Rounds, chosen, rounds, times_ms
+from tasks.profiles.rounds import Rounds, chosen, rounds, times_ms
 from tasks.quantize.layer_names import layer_of
 from tasks.quantize.openvino_graph import KERNELS, element_type, layer_of_operation
 from tasks.runtimes.openvino import (

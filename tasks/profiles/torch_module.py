@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tasks.detector.ssd_mobilenet_v1 import Layer, layers
-from tasks.profiles.onnxruntime_rounds import Rounds, chosen, rounds, times_ms
+from tasks.profiles.rounds import Rounds, chosen, rounds, times_ms
 from tasks.runtimes.torch import TorchSession, opened
 from tasks.types import OperatorTime, Profile, RuntimeSettings
 

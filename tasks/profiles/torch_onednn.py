@@ -45,11 +45,20 @@ class Primitive:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of a convolution of one image; 0 if it is none."""
-        sizes = {name: int(value) for name, value in _SIZE.findall(self.problem)}
+        # Each weight is used once at each place of the output, grouped or not.
+        return self.elements * self._sizes["oh"] * self._sizes["ow"] if self.elements else 0
+
+    @property
+    def elements(self) -> int:
+        """Number of weights of a convolution; 0 if it is none."""
+        sizes = self._sizes
         if self.kind != "convolution" or not {"ic", "oc", "oh", "ow", "kh", "kw"} <= sizes.keys():
             return 0
-        inner = sizes["ic"] // sizes.get("g", 1)
-        return sizes["oc"] * sizes["oh"] * sizes["ow"] * inner * sizes["kh"] * sizes["kw"]
+        return sizes["oc"] * sizes["ic"] // sizes.get("g", 1) * sizes["kh"] * sizes["kw"]
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {name: int(value) for name, value in _SIZE.findall(self.problem)}
 
     def is_again(self, other: "Primitive") -> bool:
         """Whether it is the same primitive at another time."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import InferenceFailed
-from tasks.profiles.onnxruntime_rounds import Rounds, chosen, rounds, times_ms
+from tasks.profiles.rounds import Rounds, chosen, rounds, times_ms
 from tasks.profiles.torch_onednn import Primitive, watched
 from tasks.quantize.formats.pt2 import lowered, read_package
 from tasks.runtimes.torch import TorchSession
@@ -38,6 +38,9 @@ class Promised:
 
     macs: int
     """Multiply-accumulates of one inference."""
+
+    elements: int
+    """Number of weights."""
 
     arithmetic: str
     """What it is to be computed in, in the words of `Audit.mac_share`."""
@@ -104,15 +107,18 @@ def _runs(found: list[Primitive]) -> list[list[Primitive]]:
 
 
 def _layers(data: bytes) -> list[Promised]:
-    """Lists the convolutions in the order in which the generated code calls their kernels."""
+    """Lists the convolutions in the order in which the generated code calls their kernels, as far as it is known.
+
+    Calls in half precision have lost their names, but for the heads: what is left is a chain, in the program's order.
+    """
     package = read_package(data)
     program = {item["layer"]: item for item in package.description["program"]["convolutions"]}
-    order = [name for name in lowered(package) if name in program]
-    return [_layer(program[name]) for name in order]
+    order = [*(name for name in lowered(package) if name in program), *program]
+    return [_layer(program[name]) for name in dict.fromkeys(order)]
 
 
 def _layer(item: dict[str, Any]) -> Promised:
-    return Promised(item["layer"], item["macs"], item["arithmetic"], item["stored"])
+    return Promised(item["layer"], item["macs"], item["elements"], item["arithmetic"], item["stored"])
 
 
 def _operators(runs: Sequence[Sequence[Primitive]], layers: Sequence[Promised]) -> Iterator[OperatorTime]:
@@ -140,7 +146,8 @@ def matched(run: Sequence[Primitive], layers: Sequence[Promised]) -> list[Promis
 
     Args:
         run: Primitives of one inference, in order of execution.
-        layers: Convolutions of the exported program, in the same order; those that oneDNN does not execute, too.
+        layers: Convolutions of the exported program, those that oneDNN does not execute, too; those of equal sizes in
+            order of execution.
 
     Returns:
         For each primitive its layer; None if it has none: it is no convolution, nor a reorder for one.
@@ -148,10 +155,9 @@ def matched(run: Sequence[Primitive], layers: Sequence[Promised]) -> list[Promis
     found: list[Promised | None] = [None] * len(run)
     left = list(layers)
     for index, primitive in enumerate(run):
-        place = next((place for place, item in enumerate(left) if item.macs == primitive.macs), None)
-        if place is not None:
-            # A layer that oneDNN does not execute is passed over.
-            found[index], left = left[place], left[place + 1 :]
+        sizes = primitive.macs, primitive.elements
+        found[index] = next((item for item in left if (item.macs, item.elements) == sizes), None)
+        left = [item for item in left if item is not found[index]]
     for index in reversed(range(len(run) - 1)):
         # It is done for the convolution that follows.
         if run[index].kind == "reorder":

@@ -384,3 +384,17 @@ def test_without_a_profile_the_command_that_takes_one_is_named(store: Store, eng
         queries.profile_header(engine, samples.FLOAT16.label, "sample")
     with pytest.raises(UserMistake, match="has no profile"):
         queries.profile(engine, samples.THREADS.label)
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_winner_has_a_second_latency_which_counts_where_it_replaces_the_first(
+    store: Store, engine: Engine, replaces: bool
+) -> None:
+    sweep = samples.fill(store)
+    winner = samples.FLOAT16
+    row = queries.find_variant(engine, winner.label)
+    store.put_latency(key_of("own"), row["structure_sha256"], {}, samples.HOST, samples.latency(0.97))
+    store.put_own_latency(sweep, row["variant_key"], key_of("own"), replaces)
+    again = queries.find_variant(engine, winner.label)
+    assert (again["own_latency_ratio"], again["latency_ratio"]) == (0.97, 0.97 if replaces else 0.90)
+    assert queries.find_variant(engine, samples.STATIC.label)["own_latency_ratio"] is None

@@ -65,6 +65,13 @@ def test_a_quiet_measurement_is_made_once(quiet):
     assert all(row["images_per_second"] > 0 and row["copies"] >= 1 for row in rows)
 
 
+def test_the_winner_alone_is_measured_again_on_its_own_bytes(quiet):
+    _, rows = quiet
+    best = min((row for row in rows if row["feasible"]), key=lambda row: (row["latency_ratio"], row["ap_loss"]))
+    assert [row["variant"] for row in rows if row["own_latency_ratio"] is not None] == [best["variant"]]
+    assert best["own_latency_ratio_low"] <= best["own_latency_ratio"] <= best["own_latency_ratio_high"]
+
+
 def test_two_variants_are_compared_directly_and_the_comparison_is_kept(quiet):
     folder, _ = quiet
     first, second = "litert-float32-converter-t1", "litert-static_int8-litert_quantizer-per_channel-cal2-seed0-t1"

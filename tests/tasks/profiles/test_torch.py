@@ -14,7 +14,7 @@ from tasks.errors import ArtifactUnreadable
 from tasks.profiles.torch_module import PYTHON
 from tasks.profiles.torch_onednn import Primitive, primitives, watched
 from tasks.profiles.torch_package import GENERATED, Promised, matched
-from tasks.quantize.schemes import DynamicInt8, Float32, StaticInt8
+from tasks.quantize.schemes import BFloat16, DynamicInt8, Float32, StaticInt8
 from tasks.runtimes.base import runtime_of
 from tasks.runtimes.torch import eager_file
 from tasks.types import OperatorTime, Profile
@@ -25,6 +25,7 @@ RUNTIME = runtime_of("torch")
 LAYERS = {layer.name: layer.macs for layer in layers(tiny_detector().spec)}
 SCHEMES = {
     "float32": Float32(toolchain="inductor"),
+    "bfloat16": BFloat16(toolchain="inductor"),
     "static": StaticInt8(toolchain="pt2e", range_estimator="fixed", keep_float="Conv2d_0"),
     "dynamic": DynamicInt8(toolchain="pt2e"),
 }
@@ -129,7 +130,7 @@ def test_lines_of_onednn_are_read_among_others():
     assert (reorder.kind, reorder.macs, reorder.types) == ("reorder", 0, {"src": "int8", "dst": "int8"})
     assert convolution.implementation == "brdgmm_dw:avx512_core_vnni"
     assert convolution.types == {"src": "uint8", "wei": "int8", "bia": "float32", "dst": "float32"}
-    assert convolution.macs == 24 * 75 * 75 * 3 * 3
+    assert (convolution.macs, convolution.elements) == (24 * 75 * 75 * 3 * 3, 24 * 3 * 3)
     assert convolution.time_ms == 0.234131
 
 
@@ -154,15 +155,15 @@ def test_onednn_is_watched_while_it_is_and_the_standard_output_comes_back(capfd)
     assert convolution.time_ms > 0
 
 
-def test_a_layer_that_onednn_does_not_execute_is_passed_over():
-    reorder, convolution = primitives(EXECUTIONS)
-    wide = replace(convolution, problem=convolution.problem.replace("g24", ""))
-    sizes = {"first": convolution.macs, "elsewhere": 7, "second": convolution.macs, "third": wide.macs}
-    promised = [Promised(name, macs, "int8", "int8") for name, macs in sizes.items()]
+def test_primitives_are_layers_of_their_sizes_and_a_layer_that_onednn_does_not_execute_is_passed_over():
+    reorder, narrow = primitives(EXECUTIONS)
+    wide = replace(narrow, problem=narrow.problem.replace("g24", ""))
+    sizes = {"wide": wide, "elsewhere": replace(wide, problem=wide.problem.replace("ic24", "ic25")), "narrow": narrow}
+    sizes["narrow too"] = narrow
+    promised = [Promised(name, item.macs, item.elements, "int8", "int8") for name, item in sizes.items()]
     other = Primitive("eltwise", "jit:avx512", {"dst": "float32"}, "1x2x3", 0.1)
-    run = [convolution, reorder, convolution, other, wide, reorder]
-    found = matched(run, promised)
-    assert [item and item.name for item in found] == ["first", "second", "second", None, "third", None]
+    found = matched([narrow, reorder, narrow, other, wide, narrow, reorder], promised)
+    assert [item and item.name for item in found] == ["narrow", "narrow too", "narrow too", None, "wide", None, None]
 
 
 @every_artifact
