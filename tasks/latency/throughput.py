@@ -13,7 +13,6 @@ from tasks.latency.duel import Contender, Ring
 from tasks.latency.fresh_process import Dialogue
 from tasks.latency.scene import Scene
 
-_SECONDS = 1.0
 _MEMORY_SHARE = 0.5
 """Of the memory that is free, which all copies together may take."""
 
@@ -29,12 +28,13 @@ class Throughput:
     """Processes that ran at the same time."""
 
 
-def throughput(contender: Contender, scene: Scene, timeout_seconds: float) -> Throughput:
+def throughput(contender: Contender, scene: Scene, seconds: float, timeout_seconds: float) -> Throughput:
     """Runs as many copies of an artifact at once as the machine has CPUs for, each on CPUs of its own.
 
     Args:
         contender: The artifact; each copy has as many CPUs as its settings have threads.
         scene: Images, used in turn.
+        seconds: How long they run together.
         timeout_seconds: After this the processes are killed.
 
     Returns:
@@ -60,13 +60,9 @@ def throughput(contender: Contender, scene: Scene, timeout_seconds: float) -> Th
             other.answer()
         with ThreadPoolExecutor(copies) as pool:
             list(pool.map(_start, others))
-            return Throughput(sum(pool.map(_stream, [first, *others])), copies)
+            rates = pool.map(lambda copy: copy.ask("stream", seconds=seconds), [first, *others])
+            return Throughput(sum(rates), copies)
 
 
 def _start(dialogue: Dialogue) -> None:
     dialogue.ask("start")
-
-
-def _stream(dialogue: Dialogue) -> float:
-    rate: float = dialogue.ask("stream", seconds=_SECONDS)
-    return rate

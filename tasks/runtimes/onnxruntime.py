@@ -155,8 +155,6 @@ def _loaded(data: bytes, settings: RuntimeSettings, **wishes: Any) -> Any:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     level = _LEVELS[_chosen(_OPTIMIZATION, settings)]
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    # Denormals would slow it down tenfold and more; LiteRT and OpenVINO flush them, too. Every session has to ask.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     # Threads that wait busily would slow down what is timed beside this session.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.x64quantprecision", str(int(_chosen(_PRECISION, settings) == "exact")))

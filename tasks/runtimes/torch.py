@@ -51,8 +51,6 @@ class TorchSession:
         """
         import torch
 
-        # Denormals would slow it down tenfold and more; LiteRT and OpenVINO flush them, too.
-        torch.set_flush_denormal(True)
         self._model: _Model | None = _loaded_package(data) if is_package(data) else _loaded_module(data)
         self._size, self._layout = self._model.image_size, self._model.memory_layout
         torch.set_num_threads(settings.threads)

@@ -11,6 +11,8 @@ import pytest
 
 from tests.cluster import full_node
 
+pytestmark = pytest.mark.slow
+
 
 def observed(script: str, folder: Path) -> dict[str, Any]:
     """Runs a script that needs a Ray of its own, beside that of the test session."""
@@ -88,7 +90,6 @@ def test_the_death_of_the_benchmark_node_is_a_failure_of_all_its_benchmarks(smal
     assert max(failure["seconds"] for failure in small["dead"]) < 50
 
 
-@pytest.mark.slow
 def test_tasks_wait_for_what_runs_and_are_given_up_where_nothing_of_ours_does(tmp_path):
     found = observed("full_node", tmp_path)
     limit = full_node.QUEUE_SECONDS

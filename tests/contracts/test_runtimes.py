@@ -1,15 +1,9 @@
 """What every runtime keeps, with each kind of float32 artifact that it opens."""
 
 import dataclasses
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +13,6 @@ from tasks.errors import ArtifactUnreadable, InferenceFailed, UnsupportedScheme
 from tasks.runtimes.base import Runtime, Session, runtime_of, runtimes
 from tasks.types import Postprocessing, RuntimeSettings
 from tests.contracts.float32 import CLASS_IDS, MAKERS, contract_detector, float32_of, pixels, shard
-from tests.contracts.session_probe import ROUNDS
 
 Maker = tuple[str, str, str]
 
@@ -44,22 +37,6 @@ def session(runtime: Runtime, data: bytes) -> Iterator[Session]:
     session = runtime.open(data, runtime.settings())
     yield session
     session.close()
-
-
-@pytest.fixture(scope="module")
-def probes(runtime: Runtime, data: bytes, tmp_path_factory) -> dict[int, dict[str, Any]]:
-    """What a fresh process sees of the runtime, by number of threads."""
-    place = tmp_path_factory.mktemp("probe") / "artifact"
-    place.write_bytes(data)
-    found = {}
-    for threads in (1, 2):
-        # What is freed goes back to the system at once, so that resident memory shows it.
-        steady = {"MALLOC_TRIM_THRESHOLD_": "0", "OMP_NUM_THREADS": str(threads)}
-        environment = {**os.environ, **steady, "PYTHONPATH": str(Path(__file__).parents[2])}
-        command = [sys.executable, "-m", "tests.contracts.session_probe", runtime.name, str(threads), str(place)]
-        run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-        found[threads] = json.loads(run.stdout.splitlines()[-1])
-    return found
 
 
 def test_outputs_have_the_contract_shapes_and_types(session):
@@ -107,33 +84,6 @@ def test_every_runtime_starts_from_the_same_numbers(session):
     for got, wanted in zip(session.run(pixels(2)), reference.run(pixels(2)), strict=True):
         np.testing.assert_allclose(got, wanted, atol=1e-4 * max(1.0, float(np.abs(wanted).max())))
     reference.close()
-
-
-@pytest.mark.alone
-def test_one_thread_keeps_one_cpu_busy(probes):
-    assert probes[1]["cpu_share"] < 1.15
-
-
-@pytest.mark.alone
-def test_two_threads_share_the_work(probes):
-    assert probes[2]["working_threads"] >= 2
-
-
-@pytest.mark.alone
-def test_threads_rest_when_nothing_is_asked(probes):
-    assert probes[2]["idle_share"] < 0.1
-
-
-@pytest.mark.alone
-def test_closed_sessions_give_their_memory_back(probes, data):
-    for probe in probes.values():
-        assert probe["grown_bytes"] < ROUNDS * len(data) / 3
-
-
-@pytest.mark.alone
-def test_inference_imports_the_framework_of_the_runtime_alone(runtime, probes):
-    wanted = [] if runtime.framework == "none" else [runtime.framework]
-    assert probes[1]["frameworks"] == wanted
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\x00\x00\x00", b"not a model" * 50])

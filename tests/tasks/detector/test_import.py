@@ -1,7 +1,9 @@
 """The choice of the importer."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tasks.detector.importers import import_detector
@@ -39,3 +41,14 @@ def test_damaged_files_are_refused_by_their_suffix(tmp_path: Path, name: str) ->
     path.write_bytes(b"damaged beyond recognition")
     with pytest.raises(ModelMistake, match=name):
         import_detector(path)
+
+
+def test_denormal_weights_are_imported_as_zeros(small_detector: Detector, tmp_path: Path) -> None:
+    name = next(name for name in small_detector.tensors if name.endswith("/weights"))
+    tensors = {**small_detector.tensors, name: small_detector.tensors[name].copy()}
+    tensors[name].flat[:3] = np.array([1, 2**-127, -(2**-149)], np.float32)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(replace(small_detector, tensors=tensors).to_bytes())
+    imported = import_detector(path)
+    assert imported.tensors[name].flat[:3].tolist() == [1, 0, 0]
+    assert all(np.array_equal(imported.tensors[other], tensors[other]) for other in tensors if other != name)

@@ -7,7 +7,6 @@ import psutil
 import pytest
 
 from tasks.errors import ArtifactUnreadable
-from tasks.latency import throughput as module
 from tasks.latency.duel import Contender
 from tasks.latency.scene import Scene
 from tasks.latency.throughput import Throughput, throughput
@@ -18,14 +17,9 @@ from tests.tasks.runtimes.tiny_detector import shard, tiny_detector
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@pytest.fixture(autouse=True)
-def briefly(monkeypatch):
-    monkeypatch.setattr(module, "_SECONDS", 0.2)
-
-
 def measured(artifact: bytes, threads: int = 1) -> Throughput:
     contender = Contender(artifact, RuntimeSettings("onnxruntime", threads))
-    return throughput(contender, Scene.of(shard(2), tiny_detector().spec), 120)
+    return throughput(contender, Scene.of(shard(2), tiny_detector().spec), 0.2, 120)
 
 
 def copies_left() -> list[psutil.Process]:
