@@ -47,6 +47,9 @@ test-all: lint
 bench: install
 	$(BIN)/python -m tests.benchmarks.postprocessing
 	$(BIN)/python -m tests.benchmarks.latency_against_itself
+	$(BIN)/python -m tests.benchmarks.latency_against_itself --busy
+	$(BIN)/python -m tests.benchmarks.latency_known_difference
+	$(BIN)/python -m tests.benchmarks.latency_of_structures
 	$(BIN)/python -m tests.benchmarks.textbook_sweep
 	$(BIN)/python -m tests.benchmarks.uncertainty
 	$(BIN)/python -m tests.benchmarks.calibration
