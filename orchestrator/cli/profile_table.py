@@ -22,8 +22,8 @@ def print_profile(rows: Sequence[Row], header: Row, why: str | None) -> None:
     print_line("")
     total = sum(row["time_ms"] for row in rows)
     print_line(
-        f"operators: {total:.2f} of {header['total_ms']:.2f} ms, by {header['method']}, medians of "
-        f"{header['repeats']} inferences"
+        f"operators: {total:.2f} of {header['total_ms']:.2f} ms, over {header['repeats']} "
+        f"inferences, by {header['method']}"
     )
     print_line(f"fallbacks: {header['fallback_share']:.1%} of the operators' time ({_FALLBACK})")
     print_line(f"conversions: {header['conversion_share']:.1%} of the operators' time ({_CONVERSION})")

@@ -236,7 +236,7 @@ def test_a_profile_is_a_table_of_operators_and_their_sums(database: Path) -> Non
         ["CONV_2D", "XNNPACK", "int8", "2", "3.000", "37.5%", "4.7"],
         ["QUANTIZE", "XNNPACK", "int8", "1", "1.000", "12.5%", "-", "conversion"],
     ]
-    assert lines[-3] == "operators: 8.00 of 9.00 ms, by prefixes of the graph, medians of 30 inferences"
+    assert lines[-3] == "operators: 8.00 of 9.00 ms, over 30 inferences, by prefixes of the graph"
     assert [line.split(" of the operators' time")[0] for line in lines[-2:]] == [
         "fallbacks: 50.0%", "conversions: 12.5%",
     ]  # fmt: skip
