@@ -5,7 +5,6 @@ import pytest
 
 from tasks.benchmark import REFERENCE_SETTINGS, benchmark, compare_latency
 from tasks.errors import ArtifactUnreadable
-from tasks.latency import throughput
 from tasks.latency.conditions import complaints
 from tasks.latency.duel import Contender, DuelOptions
 from tasks.latency.ratio import ratio_of
@@ -25,10 +24,7 @@ def scene() -> Scene:
 @pytest.fixture(scope="module")
 def latency() -> Latency:
     """Of a variant on another runtime than the reference's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(throughput, "_SECONDS", 0.2)
-        settings = RuntimeSettings("openvino")
-        return benchmark(tiny_float32(), tiny_onnx(), settings, scene(), Postprocessing(), QUICK)
+    return benchmark(tiny_float32(), tiny_onnx(), RuntimeSettings("openvino"), scene(), Postprocessing(), QUICK)
 
 
 @pytest.fixture(scope="module")
