@@ -26,10 +26,6 @@ TOLD = Profile(
 )
 ONNX = RuntimeSettings("onnxruntime")
 
-needs_a_profile = pytest.mark.skipif(
-    runtime_of("onnxruntime").profile is None, reason="ONNX Runtime cannot be profiled yet"
-)
-
 
 def without_profile() -> list[str]:
     return [runtime.name for runtime in runtimes() if runtime.profile is None]
@@ -61,7 +57,6 @@ def test_a_profile_arrives_as_the_runtime_told_it(monkeypatch):
     assert (images == pixels(2)).all()
 
 
-@needs_a_profile
 def test_a_profile_is_taken_in_a_process_of_its_own():
     bound = os.sched_getaffinity(0)
     found = profile(tiny_onnx(), ONNX, pixels(1), seconds=0.5)
@@ -70,13 +65,11 @@ def test_a_profile_is_taken_in_a_process_of_its_own():
     assert os.sched_getaffinity(0) == bound
 
 
-@needs_a_profile
 def test_a_damaged_artifact_is_unreadable():
     with pytest.raises(ArtifactUnreadable):
         profile(tiny_onnx()[:1000], ONNX, pixels(1))
 
 
-@needs_a_profile
 def test_a_profile_past_its_limit_is_ended():
     with pytest.raises(BenchmarkFailed, match=r"the profile ran past its limit of 0\.05 s"):
         profile(tiny_onnx(), ONNX, pixels(1), timeout_seconds=0.05)
