@@ -262,4 +262,5 @@ def test_threads_rest_while_the_other_one_is_timed(runtime):
     artifact = tiny_float32() if runtime == "litert" else tiny_onnx()
     side = Contender(artifact, RuntimeSettings(runtime, threads=2))
     found = duel((side, side), scene(), replace(QUICK, pairs=4))
-    assert found.conditions["resting_cpus"] < 0.05
+    # A pool that spins keeps a whole CPU busy; rests of a tiny model are so short that falling asleep is seen in them.
+    assert found.conditions["resting_cpus"] < 0.25
