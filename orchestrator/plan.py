@@ -50,6 +50,9 @@ class Plan:
     evaluation: Dataset
     """What is scored on."""
 
+    confirmation: Dataset | None
+    """What the winner is scored on besides; None if nothing."""
+
     calibration: Dataset | None
     """Where representative images come from; None if no variant needs them."""
 
@@ -205,12 +208,18 @@ def prepare(spec: Spec, storage: ArtifactStorage, folder: Path) -> Plan:
     evaluation = _annotated(spec.evaluation) if spec.evaluation else demo_evaluation(folder)
     _refuse_other_classes(detector, evaluation)
     _refuse_unknown_layers(spec, detector)
+    confirmation = _annotated(spec.confirmation) if spec.confirmation else None
+    if confirmation is not None:
+        _refuse_other_classes(detector, confirmation)
+        refuse_overlap(confirmation, evaluation)
     calibration = None
     if spec.needs_calibration:
         calibration = _images(spec.calibration) if spec.calibration else demo_calibration(folder)
         _refuse_small(spec, calibration)
-        refuse_overlap(calibration, evaluation)
-    return Plan(spec, detector, evaluation, calibration, storage, this_host().isa)
+        for scored in (evaluation, confirmation):
+            if scored is not None:
+                refuse_overlap(calibration, scored)
+    return Plan(spec, detector, evaluation, confirmation, calibration, storage, this_host().isa)
 
 
 def _annotated(images: ImageSet) -> Dataset:

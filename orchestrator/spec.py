@@ -72,6 +72,57 @@ class LatencySettings(_Strict):
     """Whether each operator is timed, too; seconds to a minute for each structure."""
 
 
+class SplitImages(_Strict):
+    """Two evaluation sets: one to search on, one to confirm the winner on."""
+
+    search: ImageSet
+    """Decides which variant wins."""
+
+    confirm: ImageSet
+    """Says what the winner loses on images that had no part in choosing it; none of them may be in `search`."""
+
+
+class StopSettings(_Strict):
+    """When a study ends; null for no limit. It also ends when every variant was asked for."""
+
+    trials: Annotated[int, Field(ge=1)] | None = 200
+    """Most variants tried, without those that are known already."""
+
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    """Most wall time."""
+
+    images: Annotated[int, Field(ge=1)] | None = None
+    """Most images inferred."""
+
+    patience: Annotated[int, Field(ge=1)] | None = 50
+    """Most verdicts in a row without a better feasible variant, once there is one."""
+
+
+class StudySettings(_Strict):
+    """How `quantsweep study` searches."""
+
+    sampler: Literal["tpe", "gp", "nsga2", "random", "qmc", "brute_force"] = "tpe"
+    """Who chooses the next variant."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the sampler and of the order of images."""
+
+    objectives: Annotated[list[Literal["latency", "ap_loss", "size"]], Field(min_length=1)] = ["latency"]
+    """What is made small; several give a Pareto front. Without a budget, `ap_loss` must be among them."""
+
+    in_flight: Annotated[int, Field(ge=1, le=1000)] = 8
+    """Variants without a verdict at the same time; the fastest of them are scored first."""
+
+    error_rate: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """How often a variant within the budget may be ended wrongly before it was scored on every image."""
+
+    stop_early: bool = True
+    """Whether scoring ends as soon as it is sure that a variant is over the budget."""
+
+    stop: StopSettings = StopSettings()
+    """When it ends."""
+
+
 class PostprocessingSettings(_Strict):
     """How raw outputs become detections."""
 
@@ -84,12 +135,13 @@ class PostprocessingSettings(_Strict):
 class _SpecFile(_Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     detector: Annotated[str, Field(min_length=1)]
-    evaluation: ImageSet | Literal["demo"]
+    evaluation: ImageSet | SplitImages | Literal["demo"]
     calibration: ImageSet | Literal["demo"] | None = None
     budget: BudgetSettings | None = None
     space: Annotated[list[dict[str, Any]], Field(min_length=1)]
     sensitivity: list[dict[str, Any]] = []
     latency: LatencySettings = LatencySettings()
+    study: StudySettings = StudySettings()
     postprocessing: PostprocessingSettings = PostprocessingSettings()
 
 
@@ -109,6 +161,9 @@ class Spec:
     evaluation: ImageSet | None
     """Images to score on, or None for the synthetic set."""
 
+    confirmation: ImageSet | None
+    """Images to confirm the winner on, or None to confirm it on those of `evaluation` alone."""
+
     calibration: ImageSet | None
     """Representative images, or None for the synthetic set (or for none, if `needs_calibration` is False)."""
 
@@ -126,6 +181,9 @@ class Spec:
 
     latency: LatencySettings
     """How latency is measured."""
+
+    study: StudySettings
+    """How a study searches."""
 
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
     """How raw outputs become detections."""
@@ -189,11 +247,14 @@ def parse_spec(text: str, origin: str, folder: Path) -> Spec:
         problems.append(Problem(document.line_of(("space",) if calibrated else ("sensitivity",)), message))
     refuse(origin, problems)
     assert file is not None
+    split = file.evaluation if isinstance(file.evaluation, SplitImages) else None
+    search, confirm = (split.search, split.confirm) if split else (file.evaluation, None)
     return Spec(
         name=file.name,
         text=text,
         detector=None if file.detector == DEMO else folder / file.detector,
-        evaluation=_located(file.evaluation, folder),
+        evaluation=_located(search, folder),
+        confirmation=_located(confirm, folder),
         calibration=_located(file.calibration, folder),
         needs_calibration=needs_calibration,
         budget=Budget.of(file.budget.metric, file.budget.max_loss, file.budget.max_relative_loss)
@@ -202,6 +263,7 @@ def parse_spec(text: str, origin: str, folder: Path) -> Spec:
         space=space,
         sensitivity=analysed,
         latency=file.latency,
+        study=file.study,
         postprocessing=Postprocessing(**file.postprocessing.model_dump()),
     )
 
@@ -220,7 +282,7 @@ def _sensitivity(blocks: Any) -> tuple[tuple[Scheme, ...], list[Broken]]:
     return tuple(dict.fromkeys(schemes)), list(dict.fromkeys(broken))
 
 
-def _located(images: ImageSet | str | None, folder: Path) -> ImageSet | None:
+def _located(images: ImageSet | SplitImages | str | None, folder: Path) -> ImageSet | None:
     if not isinstance(images, ImageSet):
         return None
     annotations = str(folder / images.annotations) if images.annotations else None
@@ -236,6 +298,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "calibration": ImageSet,
     "budget": BudgetSettings,
     "latency": LatencySettings,
+    "study": StudySettings,
     "postprocessing": PostprocessingSettings,
 }
 

@@ -250,6 +250,37 @@ class LossInterval:
     """Images that each resample draws from, and as many as it draws."""
 
 
+VerdictKind = Literal["feasible", "infeasible", "dominated", "no_gain", "noisy", "unsupported", "failed", "unsettled"]
+"""What a search decides about a variant. `dominated`: surely slower than a feasible one; `no_gain`: not faster than a
+feasible one, within the error of measurement; `noisy`: its latency cannot be trusted; `unsupported`: it cannot be made
+or scored, and never could; `failed`: it could not be measured this time; `unsettled`: the search ended first."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a search decided about a variant, and on how much evidence."""
+
+    kind: VerdictKind
+    """The decision."""
+
+    images: int
+    """Images that it was scored on by then; 0 if its accuracy was not asked for."""
+
+    all_images: int
+    """Images of the whole evaluation: with fewer, `interval` is of a part of them and no score."""
+
+    interval: LossInterval | None
+    """Loss of the budget's metric on those images, as the budget counts it, and how sure it is."""
+
+    because: str
+    """Why, in one line."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it was decided on some of the images."""
+        return 0 < self.images < self.all_images
+
+
 @dataclass(frozen=True)
 class LayerSensitivity:
     """What quantizing one layer alone does to a detector."""
@@ -339,6 +370,17 @@ class Latency:
     executed_mac_share: dict[str, float] | None = None
     """Share of multiply-accumulates by the arithmetic that the runtime really executes the artifact in, with its
     settings on this host, in the words of `Audit.mac_share`; None if the runtime does not tell."""
+
+    def is_apart_from(self, other: "Latency") -> bool:
+        """Tells whether the intervals of the two ratios do not overlap.
+
+        Args:
+            other: A latency beside the same reference.
+
+        Returns:
+            Whether the two are surely different.
+        """
+        return self.ratio_low > other.ratio_high or self.ratio_high < other.ratio_low
 
 
 @dataclass(frozen=True)

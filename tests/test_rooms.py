@@ -19,6 +19,8 @@ HEAVY = {
     "openvino",
     "nncf",
     "ray",
+    "optuna",
+    "plotly",
     "cv2",
     "hotcoco",
     "pycocotools",

@@ -1,0 +1,49 @@
+"""The laboratory: what a search needs to have measured, wherever the numbers come from.
+
+Two implementations: tasks on a cluster (`orchestrator.search.bench`), and a recorded sweep (`orchestrator.replay`).
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from orchestrator.search.candidate import Candidate
+from orchestrator.search.rungs import Rung
+from tasks.types import Artifact, Failure, Latency, LossInterval
+
+
+class Laboratory(Protocol):
+    """Measures candidates. Every continuation is called once, at once or while `run` runs."""
+
+    images: int
+    """All images that accuracy is measured on."""
+
+    width: int
+    """How many candidates should be looked at at the same time to keep it busy; at least 1."""
+
+    times_elsewhere: bool
+    """Whether a latency and a look can be measured at the same time, so that a look need not wait for latencies."""
+
+    @property
+    def images_inferred(self) -> int:
+        """Images that went through an artifact for this search so far, the reference's included.
+
+        What was known already does not count.
+        """
+
+    def make(self, candidate: Candidate, then: Callable[[Artifact | Failure], None]) -> None:
+        """Makes its artifact."""
+
+    def time(self, candidate: Candidate, then: Callable[[Latency | Failure], None]) -> None:
+        """Measures the latency of its artifact's structure, beside the reference."""
+
+    def look(self, candidate: Candidate, rung: Rung, then: Callable[[LossInterval | Failure], None]) -> None:
+        """Scores it on the first `rung.images` images in the search's order, and tells the budget's loss there.
+
+        On the last rung, of all images, `loss` is the loss of the whole score, as the leaderboard has it.
+        """
+
+    def confirm(self, candidate: Candidate, then: Callable[[Latency | Failure], None]) -> None:
+        """Measures the latency of its own bytes, and has the reference scorer confirm its score on every image."""
+
+    def run(self) -> None:
+        """Works until nothing is left to do."""

@@ -1,0 +1,267 @@
+"""The search: latency first, then accuracy in rungs, of the candidates that could still win; the fastest first."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from orchestrator.budget import Budget
+from orchestrator.search.candidate import Candidate
+from orchestrator.search.laboratory import Laboratory
+from orchestrator.search.objectives import LeastLatency, Objective
+from orchestrator.search.observer import SearchObserver, Unobserved
+from orchestrator.search.rungs import Rung
+from orchestrator.search.stops import Spent, StopRules
+from orchestrator.search.strategy import Strategy
+from tasks.types import Artifact, Failure, Latency, LossInterval, Verdict, VerdictKind
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How candidates are judged."""
+
+    rungs: tuple[Rung, ...]
+    """The looks at a candidate; a single one of all images for a search that never ends a candidate early."""
+
+    budget: Budget | None = None
+    """The largest loss of a feasible candidate; None if any loss is."""
+
+    objective: Objective = field(default_factory=LeastLatency)
+    """What is made small."""
+
+    in_flight: int = 8
+    """Most candidates without a verdict."""
+
+    stops: StopRules = field(default_factory=StopRules)
+    """When it ends."""
+
+    is_own_fault: Callable[[Failure], bool] = lambda failure: True
+    """Whether a failure follows from what was asked for, so that asking again would be of no use."""
+
+
+class Search:
+    """One search. Knows nothing of Optuna, Ray or a database."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        laboratory: Laboratory,
+        rules: Rules,
+        observer: SearchObserver | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begins a search; `run` does the rest.
+
+        Args:
+            strategy: Who says what to try.
+            laboratory: Who measures.
+            rules: How candidates are judged.
+            observer: Who wants to know.
+            clock: Seconds since whenever.
+        """
+        self._strategy, self._laboratory, self._rules = strategy, laboratory, rules
+        self._observer = observer or Unobserved()
+        self._clock, self._began = clock, clock()
+        self.candidates: list[Candidate] = []
+        """Everything asked for, in order."""
+        self.stopped_by: str | None = None
+        """Why nothing more is asked for."""
+        self._untimed: set[Candidate] = set()
+        self._waiting: list[Candidate] = []
+        self._looked_at: set[Candidate] = set()
+        self._since_best = 0
+        self._is_advancing = self._is_due = False
+
+    @property
+    def feasible(self) -> list[Candidate]:
+        """Candidates known to be within the budget on every image."""
+        return [candidate for candidate in self.candidates if candidate.is_feasible]
+
+    @property
+    def best(self) -> Candidate | None:
+        """The fastest of them."""
+        return min(self.feasible, key=lambda candidate: candidate.ratio, default=None)
+
+    @property
+    def spent(self) -> Spent:
+        """What was spent so far."""
+        trials = sum(not candidate.ask.is_warm for candidate in self.candidates)
+        since_best = self._since_best if self.best else 0
+        return Spent(trials, self._clock() - self._began, self._laboratory.images_inferred, since_best)
+
+    def run(self) -> Candidate | None:
+        """Searches until a stop rule holds or nothing is left to ask for, and confirms the winner.
+
+        Returns:
+            The fastest feasible candidate, or None.
+        """
+        self._advance()
+        self._laboratory.run()
+        while (best := self.best) is not None and not best.is_confirmed:
+            self._laboratory.confirm(best, partial(self._take_confirmation, best))
+            self._laboratory.run()
+        return self.best
+
+    def _advance(self) -> None:
+        # Laboratories answer at once what they know, in the middle of a round: another round follows then.
+        self._is_due = True
+        if self._is_advancing:
+            return
+        self._is_advancing = True
+        try:
+            while self._is_due:
+                self._is_due = False
+                self._drop()
+                self._ask()
+                self._look()
+        finally:
+            self._is_advancing = False
+
+    def _drop(self) -> None:
+        """Ends waiting candidates that cannot win any more, or all of them if the search is over."""
+        over = self._rules.stops.why_at_once(self.spent)
+        rivals = self.feasible
+        for candidate in list(self._waiting):
+            rival = self._rules.objective.beaten_by(candidate, rivals)
+            if rival is not None:
+                self._waiting.remove(candidate)
+                self._settle(candidate, *_beaten(candidate, rival))
+            elif over:
+                self._waiting.remove(candidate)
+                self._settle(candidate, "unsettled", f"the search ended first: {over}")
+
+    def _ask(self) -> None:
+        while self.stopped_by is None:
+            in_flight = len(self._untimed) + len(self._waiting) + len(self._looked_at)
+            why = self._rules.stops.why_no_more(self.spent)
+            if why is None and in_flight >= self._rules.in_flight:
+                return
+            ask = self._strategy.ask() if why is None else None
+            if ask is None:
+                self.stopped_by = why or "every variant of the space was asked for"
+                self._observer.stopped(self.stopped_by)
+                return
+            candidate = Candidate(ask)
+            self.candidates.append(candidate)
+            self._untimed.add(candidate)
+            self._observer.asked(candidate)
+            self._laboratory.make(candidate, partial(self._take_artifact, candidate))
+
+    def _look(self) -> None:
+        """Looks at the fastest ones that wait, once it is known which those are."""
+        if self._untimed and not self._laboratory.times_elsewhere:
+            return
+        while self._waiting and len(self._looked_at) < self._laboratory.width:
+            # Of equally fast ones, the one that was looked at before goes on.
+            candidate = min(self._waiting, key=lambda each: (each.ratio, -each.rungs))
+            self._waiting.remove(candidate)
+            self._looked_at.add(candidate)
+            rung = self._rules.rungs[candidate.rungs]
+            self._laboratory.look(candidate, rung, partial(self._take_look, candidate, rung))
+
+    def _take_artifact(self, candidate: Candidate, result: Artifact | Failure) -> None:
+        if isinstance(result, Failure):
+            self._fail(candidate, result)
+        else:
+            candidate.artifact = result
+            self._note(candidate)
+            self._laboratory.time(candidate, partial(self._take_latency, candidate))
+
+    def _take_latency(self, candidate: Candidate, result: Latency | Failure) -> None:
+        if isinstance(result, Failure):
+            self._fail(candidate, result)
+            return
+        candidate.latency = result
+        self._untimed.discard(candidate)
+        if result.noisy:
+            self._settle(candidate, "noisy", f"its latency cannot be trusted: {result.noisy[0]}")
+        else:
+            self._note(candidate)
+            self._waiting.append(candidate)
+        self._advance()
+
+    def _take_look(self, candidate: Candidate, rung: Rung, result: LossInterval | Failure) -> None:
+        if isinstance(result, Failure):
+            self._fail(candidate, result)
+            return
+        self._looked_at.discard(candidate)
+        candidate.interval = result
+        candidate.rungs += 1
+        limit = self._rules.budget.limit if self._rules.budget else None
+        if rung.is_last:
+            is_over = limit is not None and result.loss > limit
+            self._settle(candidate, "infeasible" if is_over else "feasible", _on_all_images(result, limit))
+        elif limit is not None and result.low > limit:
+            self._settle(candidate, "infeasible", _on_some_images(result, limit))
+        else:
+            self._note(candidate)
+            self._waiting.append(candidate)
+        self._advance()
+
+    def _take_confirmation(self, candidate: Candidate, result: Latency | Failure) -> None:
+        candidate.is_confirmed = True
+        if isinstance(result, Failure):
+            candidate.verdict = None
+            self._fail(candidate, result)
+        else:
+            candidate.own_latency = result
+            assert candidate.latency is not None
+            if not result.noisy and result.is_apart_from(candidate.latency):
+                # The structure's latency is not this artifact's: its values make a difference.
+                candidate.latency = result
+            self._observer.confirmed(candidate)
+        self._reopen()
+
+    def _reopen(self) -> None:
+        """Takes back what was decided for the sake of a rival that is not what it seemed."""
+        rivals = self.feasible
+        for candidate in self.candidates:
+            was_beaten = candidate.verdict is not None and candidate.verdict.kind in ("dominated", "no_gain")
+            if was_beaten and self._rules.objective.beaten_by(candidate, rivals) is None:
+                candidate.verdict = None
+                self._waiting.append(candidate)
+        self._advance()
+
+    def _note(self, candidate: Candidate) -> None:
+        self._strategy.note(candidate)
+        self._observer.noted(candidate)
+
+    def _fail(self, candidate: Candidate, failure: Failure) -> None:
+        self._untimed.discard(candidate)
+        self._looked_at.discard(candidate)
+        candidate.failure = failure
+        kind: VerdictKind = "unsupported" if self._rules.is_own_fault(failure) else "failed"
+        self._settle(candidate, kind, f"{failure.stage}: {failure.reason}: {failure.message}")
+        self._advance()
+
+    def _settle(self, candidate: Candidate, kind: VerdictKind, because: str) -> None:
+        best = self.best
+        interval = candidate.interval
+        images = interval.images if interval else 0
+        candidate.verdict = Verdict(kind, images, self._laboratory.images, interval, because)
+        is_better = kind == "feasible" and (best is None or candidate.ratio < best.ratio)
+        self._since_best = 0 if is_better else self._since_best + 1
+        if not candidate.is_told:
+            candidate.is_told = True
+            self._strategy.tell(candidate)
+        self._observer.settled(candidate)
+
+
+def _beaten(candidate: Candidate, rival: Candidate) -> tuple[VerdictKind, str]:
+    assert candidate.latency and rival.latency
+    took = f"takes {candidate.ratio:.3f} of float32's time, {rival.variant.label} {rival.ratio:.3f}"
+    if candidate.latency.ratio_low > rival.latency.ratio_high:
+        return "dominated", took
+    return "no_gain", f"{took}, within the error of measurement"
+
+
+def _on_all_images(interval: LossInterval, limit: float | None) -> str:
+    found = f"loses {interval.loss:.4f} on all {interval.images} images"
+    return found if limit is None else f"{found}; the budget is {limit:g}"
+
+
+def _on_some_images(interval: LossInterval, limit: float) -> str:
+    return (
+        f"loses {interval.low:.4f} to {interval.high:.4f} on the first {interval.images} images ({interval.level:.2%} "
+        f"sure); the budget is {limit:g}"
+    )
