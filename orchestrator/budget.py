@@ -32,3 +32,9 @@ class Budget:
             return cls(metric, max_loss, is_relative=False)
         assert max_relative_loss is not None
         return cls(metric, max_relative_loss, is_relative=True)
+
+    @property
+    def text(self) -> str:
+        """The budget in words: `AP loss <= 0.01`."""
+        share = " of the reference's" if self.is_relative else ""
+        return f"{self.metric} loss <= {self.limit:g}{share}"

@@ -23,6 +23,11 @@ def example_spec() -> str:
     return files("orchestrator").joinpath("examples/litert-int8.yaml").read_text(encoding="utf-8")
 
 
+def example_study() -> str:
+    """Returns the text of a spec of a study to start from."""
+    return files("orchestrator").joinpath("examples/study.yaml").read_text(encoding="utf-8")
+
+
 def demo_evaluation(folder: Path) -> Dataset:
     """Makes or finds the synthetic evaluation set.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator.artifacts import ranked_by
 from orchestrator.plan import Plan
+from orchestrator.search.rungs import rungs
 from results.store import Store
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.quantize.artifact import observed_by, source_of
@@ -102,6 +103,59 @@ def forecast(plan: Plan, store: Store | None) -> Forecast:
         states={variant.label: _state(known[variant.scheme]) for variant in space.variants},
         equal={sha256: labels for sha256, labels in equal.items() if len(labels) > 1},
     )
+
+
+_LIMITS = {
+    "trials": "trials",
+    "seconds": "s",
+    "images": "images inferred",
+    "patience": "verdicts in a row without a better one",
+}
+"""Stop rules in words."""
+
+
+def study_lines(plan: Plan) -> list[str]:
+    """Says how `quantsweep study` would search.
+
+    Args:
+        plan: What is to be done.
+
+    Returns:
+        Lines for people.
+    """
+    study = plan.spec.study
+    looks = rungs(len(plan.evaluation), study.error_rate, study.stop_early)
+    images = ", ".join(str(look.images) for look in looks)
+    limits = [f"{limit:g} {_LIMITS[name]}" for name, limit in study.stop.model_dump().items() if limit is not None]
+    return [
+        f"a study ({study.sampler}, seed {study.seed}) tries some of them, {study.in_flight} at a time, for the least "
+        f"{', '.join(study.objectives)}",
+        f"  within: {plan.spec.budget.text if plan.spec.budget else 'any loss'}; scored on {images} images in turn",
+        f"  until every variant is decided{''.join(f', or {limit}' for limit in limits)}",
+        *_confirmation(plan),
+    ]
+
+
+def find_best_lines(plan: Plan) -> list[str]:
+    """Says what `quantsweep sweep --find-best` would do.
+
+    Args:
+        plan: What is to be done.
+
+    Returns:
+        Lines for people.
+    """
+    budget = plan.spec.budget.text if plan.spec.budget else "any loss"
+    return [
+        "--find-best times every variant, and scores the fastest first, on all images, until one is within the budget: "
+        f"{budget}",
+        *_confirmation(plan),
+    ]
+
+
+def _confirmation(plan: Plan) -> list[str]:
+    confirmation = plan.confirmation
+    return [] if confirmation is None else [f"  the winner is scored on {len(confirmation)} confirmation images, too"]
 
 
 def _state(known: Artifact | Failure | None) -> str:

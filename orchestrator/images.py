@@ -1,6 +1,6 @@
 """Images of a plan, preprocessed once by tasks and kept in the object store."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cluster.executor import Ref
 from cluster.lanes import LIGHT
@@ -9,6 +9,7 @@ from orchestrator.plan import Plan
 from tasks import steps
 from tasks.coco.image_file import ImageFile
 from tasks.coco.preprocess import preprocess_shard, shard_files
+from tasks.latency.scene import SCENE_IMAGES
 
 SHARD_IMAGES = 64
 """Most images of a shard."""
@@ -22,21 +23,29 @@ _PRIORITY = 0
 class PreparedImages:
     """Refs to shards of preprocessed images; the pixels never come to the driver."""
 
-    def __init__(self, plan: Plan, graph: Graph) -> None:
+    def __init__(self, plan: Plan, graph: Graph, shards: Sequence[tuple[ImageFile, ...]] | None = None) -> None:
         """Starts preprocessing the evaluation images.
 
         Args:
             plan: What is to be done.
             graph: Where the work goes; a damaged image ends its next `run` with a `DataMistake`.
+            shards: The evaluation images in any order, cut in any way; by rising id and cut evenly if None.
         """
         self._plan, self._graph = plan, graph
         self._samples: dict[tuple[int, int], Ref] = {}
-        files = shard_files(plan.evaluation.images, _shard_size(len(plan.evaluation), graph.executor.cpus))
-        self.counts = [len(part) for part in files]
-        self.evaluation = self._prepared("images to evaluate", files)
-        graph.once(
+        if shards is None:
+            images = plan.evaluation.images
+            shards = shard_files(images, _shard_size(len(images), graph.executor.cpus))
+        self.counts = [len(part) for part in shards]
+        self.evaluation = self._prepared(f"images to evaluate of {plan.evaluation.fingerprint}", shards)
+
+    def keep_scene(self) -> None:
+        """Sees to it that the images that latency is measured on are in storage: the first ones by id."""
+        plan = self._plan
+        (first,) = self._prepared("images of the scene", (plan.evaluation.images[:SCENE_IMAGES],))
+        self._graph.once(
             plan.scene_key, _PRIORITY, LIGHT, "preprocess", steps.keep_scene, plan.storage, plan.scene_key,
-            plan.detector.spec, self.evaluation[0], then=lambda result: None,
+            plan.detector.spec, first, then=lambda result: None,
         )  # fmt: skip
 
     def calibration(self, samples: Iterable[tuple[int, int]]) -> list[Ref]:
@@ -62,7 +71,7 @@ class PreparedImages:
             (self._samples[seed, size],) = self._prepared(f"{size} images of seed {seed}", files)
         return self._samples[seed, size]
 
-    def _prepared(self, key: str, shards: tuple[tuple[ImageFile, ...], ...]) -> list[Ref]:
+    def _prepared(self, key: str, shards: Sequence[tuple[ImageFile, ...]]) -> list[Ref]:
         storage, size = self._plan.storage, self._plan.detector.spec.image_size
         cache = f"{storage.url}/images" if storage.is_local else None
         submit = self._graph.executor.submit

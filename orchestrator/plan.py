@@ -211,14 +211,14 @@ def prepare(spec: Spec, storage: ArtifactStorage, folder: Path) -> Plan:
     confirmation = _annotated(spec.confirmation) if spec.confirmation else None
     if confirmation is not None:
         _refuse_other_classes(detector, confirmation)
-        refuse_overlap(confirmation, evaluation)
+        refuse_overlap(confirmation, evaluation, "confirmation", "search")
     calibration = None
     if spec.needs_calibration:
         calibration = _images(spec.calibration) if spec.calibration else demo_calibration(folder)
         _refuse_small(spec, calibration)
-        for scored in (evaluation, confirmation):
-            if scored is not None:
-                refuse_overlap(calibration, scored)
+        refuse_overlap(calibration, evaluation)
+        if confirmation is not None:
+            refuse_overlap(calibration, confirmation, "calibration", "confirmation")
     return Plan(spec, detector, evaluation, confirmation, calibration, storage, this_host().isa)
 
 

@@ -1,11 +1,12 @@
 """Specs: what a user writes, checked as a whole before anything runs."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from orchestrator.block import DEFAULT_RUNTIME, Broken
 from orchestrator.budget import Budget
@@ -18,6 +19,10 @@ from tasks.types import Postprocessing
 
 DEMO = "demo"
 """In place of a path: the built-in detector, or a synthetic image set."""
+
+
+STUDY, FIND_BEST = "a study", "--find-best"
+"""What searches are called in messages."""
 
 
 class _Strict(BaseModel):
@@ -98,6 +103,10 @@ class StopSettings(_Strict):
     """Most verdicts in a row without a better feasible variant, once there is one."""
 
 
+ObjectiveName = Literal["latency", "ap_loss", "size"]
+"""What a study can make small."""
+
+
 class StudySettings(_Strict):
     """How `quantsweep study` searches."""
 
@@ -107,7 +116,7 @@ class StudySettings(_Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the sampler and of the order of images."""
 
-    objectives: Annotated[list[Literal["latency", "ap_loss", "size"]], Field(min_length=1)] = ["latency"]
+    objectives: Annotated[list[ObjectiveName], Field(min_length=1)] = ["latency"]
     """What is made small; several give a Pareto front. Without a budget, `ap_loss` must be among them."""
 
     in_flight: Annotated[int, Field(ge=1, le=1000)] = 8
@@ -122,6 +131,12 @@ class StudySettings(_Strict):
     stop: StopSettings = StopSettings()
     """When it ends."""
 
+    @pydantic.model_validator(mode="after")
+    def _distinct_objectives(self) -> "StudySettings":
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"objectives are {', '.join(self.objectives)}; name each of them once")
+        return self
+
 
 class PostprocessingSettings(_Strict):
     """How raw outputs become detections."""
@@ -132,11 +147,28 @@ class PostprocessingSettings(_Strict):
     max_per_image: Annotated[int, Field(ge=1)] = 100
 
 
+def _form_of_images(value: Any) -> str:
+    """Names the form that a user meant, so that a mistake is told in the words of that form alone."""
+    if not isinstance(value, dict):
+        return DEMO
+    return SplitImages.__name__ if value.keys() & SplitImages.model_fields.keys() else ImageSet.__name__
+
+
+_Images = Annotated[ImageSet, Tag(ImageSet.__name__)]
+_Demo = Annotated[Literal["demo"], Tag(DEMO)]
+_Evaluation = Annotated[
+    _Images | Annotated[SplitImages, Tag(SplitImages.__name__)] | _Demo, Discriminator(_form_of_images)
+]
+_Calibration = Annotated[
+    _Images | _Demo, Discriminator(lambda value: ImageSet.__name__ if isinstance(value, dict) else DEMO)
+]
+
+
 class _SpecFile(_Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     detector: Annotated[str, Field(min_length=1)]
-    evaluation: ImageSet | SplitImages | Literal["demo"]
-    calibration: ImageSet | Literal["demo"] | None = None
+    evaluation: _Evaluation
+    calibration: _Calibration | None = None
     budget: BudgetSettings | None = None
     space: Annotated[list[dict[str, Any]], Field(min_length=1)]
     sensitivity: list[dict[str, Any]] = []
@@ -268,6 +300,58 @@ def parse_spec(text: str, origin: str, folder: Path) -> Spec:
     )
 
 
+def with_study(spec: Spec, study: Mapping[str, Any], stop: Mapping[str, Any]) -> Spec:
+    """Puts flags of the command line in place of what a spec says about its study.
+
+    Args:
+        spec: A checked spec.
+        study: Values by key of `StudySettings`.
+        stop: Values by key of `StopSettings`.
+
+    Returns:
+        The spec with these values; the others are what they were. Its text ends with a comment on those of `study`
+        that are not what the file says: they make it another study, and limits do not.
+
+    Raises:
+        SpecMistake: If a value is out of range; named as the flag that it came by.
+    """
+    now = spec.study.model_dump()
+    try:
+        settings = StudySettings.model_validate({**now, **study, "stop": {**now["stop"], **stop}})
+    except pydantic.ValidationError as error:
+        found = [f"--{item['loc'][-1]} is {_shown(item['input'])}: {item['msg']}" for item in error.errors()]
+        raise SpecMistake("; ".join(found)) from error
+    changed = {name: value for name, value in study.items() if value != now[name]}
+    noted = "".join(f"# given as a flag: {name} {value}\n" for name, value in sorted(changed.items()))
+    return replace(spec, study=settings, text=f"{spec.text.rstrip()}\n{noted}" if noted else spec.text)
+
+
+def refuse_aimless(spec: Spec, origin: str, what: str, objectives: Sequence[ObjectiveName]) -> None:
+    """Refuses a spec in which a search has nothing to look for.
+
+    Args:
+        spec: A checked spec.
+        origin: What to call it in messages.
+        what: What to call the search.
+        objectives: What the search makes small.
+
+    Raises:
+        SpecMistake: If nothing says how large a loss may be and the loss is not made small either, or there is nothing
+            to choose from.
+    """
+    document, problems = read_document(spec.text, origin), []
+    if spec.budget is None and "ap_loss" not in objectives:
+        rule = f"{what} needs to know how large a loss may be: give `budget: {{max_loss: 0.01}}` (AP points)"
+        if what == STUDY:
+            choices = ", ".join(get_args(ObjectiveName))
+            rule += f", or name ap_loss in `study.objectives`, which is {list(objectives)}; choices: {choices}"
+        problems.append(Problem(document.line_of(("study", "objectives")), rule))
+    if len(spec.space.variants) == 1:
+        rule = f"{what} has nothing to choose from: the only variant, {spec.space.variants[0].label}, is the reference"
+        problems.append(Problem(document.line_of(("space",)), rule))
+    refuse(origin, problems)
+
+
 def _sensitivity(blocks: Any) -> tuple[tuple[Scheme, ...], list[Broken]]:
     """Multiplies out the blocks of `sensitivity`: schemes of which one layer at a time can be quantized."""
     asked, broken = expand_blocks(blocks if isinstance(blocks, list) else [])
@@ -294,25 +378,42 @@ def _keys(model: type[BaseModel]) -> list[str]:
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {
-    "evaluation": ImageSet,
-    "calibration": ImageSet,
+    "ImageSet": ImageSet,
+    "SplitImages": SplitImages,
+    "search": ImageSet,
+    "confirm": ImageSet,
     "budget": BudgetSettings,
     "latency": LatencySettings,
     "study": StudySettings,
+    "stop": StopSettings,
     "postprocessing": PostprocessingSettings,
 }
+"""Models by the last part of the place of their errors: a key, or a form of `evaluation` or `calibration`."""
+
+_FORMS = (ImageSet.__name__, SplitImages.__name__, DEMO)
+
+_FORMS_OF_IMAGES = {
+    "evaluation": "demo, {images: FOLDER, annotations: FILE} or {search: {...}, confirm: {...}} of such",
+    "calibration": "demo or {images: FOLDER}",
+    "search": "{images: FOLDER, annotations: FILE}",
+    "confirm": "{images: FOLDER, annotations: FILE}",
+}
+"""What may stand where images are named."""
 
 
 def _problem(document: Document, error: Any) -> Problem:
-    location = tuple(part for part in error["loc"] if part not in ("ImageSet", "literal['demo']"))
-    name = ".".join(str(part) for part in location) or "the spec"
-    place: Place = location
+    # Forms of `evaluation` and `calibration` stand second; behind them are the user's own keys.
+    place: Place = tuple(part for position, part in enumerate(error["loc"]) if position != 1 or part not in _FORMS)
+    name = ".".join(str(part) for part in place) or "the spec"
+    line = document.line_of(place)
     if error["type"] == "missing":
         return Problem(document.line_of(place[:-1]), f"the key `{name}` is missing")
     if error["type"] == "extra_forbidden":
-        section = _SECTIONS.get(str(location[0]), _SpecFile) if len(location) > 1 else _SpecFile
-        return Problem(document.line_of(place), f"unknown key `{name}`; choices: {', '.join(_keys(section))}")
-    return Problem(document.line_of(place), f"`{name}` is {_shown(error['input'])}: {error['msg']}")
+        section = _SECTIONS.get(str(error["loc"][-2]), _SpecFile) if len(place) > 1 else _SpecFile
+        return Problem(line, f"unknown key `{name}`; choices: {', '.join(_keys(section))}")
+    if error["type"] in ("literal_error", "model_type") and place and place[-1] in _FORMS_OF_IMAGES:
+        return Problem(line, f"`{name}` is {_shown(error['input'])}; it must be {_FORMS_OF_IMAGES[str(place[-1])]}")
+    return Problem(line, f"`{name}` is {_shown(error['input'])}: {error['msg']}")
 
 
 def _shown(value: Any) -> str:

@@ -1,31 +1,21 @@
 """The sweep: every variant of a plan through the task graph, every result into the database as it comes."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 
 from sqlalchemy import Engine
 
-from cluster.executor import Executor, refuse_threads
-from orchestrator.accuracies import Accuracies
-from orchestrator.artifacts import Artifacts, Foundation, known_artifact, ranked_by
-from orchestrator.calibration import Calibration
-from orchestrator.graph import Graph
-from orchestrator.images import PreparedImages
-from orchestrator.latencies import Latencies, benchmark_host
+from cluster.executor import Executor
+from orchestrator.artifacts import Foundation
 from orchestrator.plan import Plan
 from orchestrator.progress import Observer
-from orchestrator.sensitivity import Sensitivities
 from orchestrator.space import REFERENCE
 from orchestrator.winner import Winner
+from orchestrator.workshop import Gate, open_workshop
 from results.store import Store
 from results.sweep_record import SweepRecord, variant_key
-from tasks.detector.ssd_mobilenet_v1 import layers
-from tasks.quantize.artifact import observed_by
 from tasks.quantize.schemes import Scheme
 from tasks.types import Accuracy, Artifact, Failure, Latency, Variant
-
-_SCORE = 3
 
 
 @dataclass
@@ -52,28 +42,6 @@ class _Run:
     """Results still missing: accuracy, its comparison with the reference's, and latency."""
 
 
-@dataclass
-class _Gate:
-    """Work that waits for a result of the reference."""
-
-    is_open: bool = False
-    waiting: list[Callable[[], None]] = field(default_factory=list)
-
-    def after(self, work: Callable[[], None]) -> None:
-        """Does the work now, or as soon as the gate opens."""
-        if self.is_open:
-            work()
-        else:
-            self.waiting.append(work)
-
-    def open(self) -> None:
-        """Lets everything through."""
-        self.is_open = True
-        for work in self.waiting:
-            work()
-        self.waiting.clear()
-
-
 @dataclass(frozen=True)
 class SweepOutcome:
     """What a sweep did."""
@@ -88,11 +56,12 @@ class SweepOutcome:
     """Variants without a result."""
 
 
-def record_of(plan: Plan) -> SweepRecord:
+def record_of(plan: Plan, kind: str = "sweep") -> SweepRecord:
     """Describes a plan to the database.
 
     Args:
         plan: What is to be done.
+        kind: Who does it: one of `results.schema.KINDS`.
 
     Returns:
         The record, whose key names the sweep.
@@ -110,6 +79,8 @@ def record_of(plan: Plan) -> SweepRecord:
         budget_metric=budget.metric if budget else None,
         budget_max_loss=budget.limit if budget else None,
         budget_relative=budget.is_relative if budget else False,
+        kind=kind,
+        confirm_fingerprint=plan.confirmation.fingerprint if plan.confirmation else None,
     )
 
 
@@ -165,75 +136,29 @@ class Sweep:
         """
         observer, variants = self._observer, self._plan.spec.space.variants
         observer.began(len(variants), len(variants) - len(self.unsettled), len(self._plan.evaluation))
-        observer.stage("asking the benchmark node what it is")
-        refuse_threads(executor, [variant.settings.threads for variant in variants])
-        host = benchmark_host(executor)
-        plan = self._plan = replace(self._plan, isa=host.isa)
-        graph = self._graph = Graph(executor)
-        observer.stage("preparing images")
-        images = PreparedImages(plan, graph)
-        calibration = Calibration(plan, graph, images, self._observed_samples())
-        for seed, size in self._image_samples():
-            images.sample(seed, size)
-        # A damaged image ends the sweep here, before anything is written.
-        graph.run()
-        self._begin()
-        self._latencies = Latencies(plan, graph, self._store, host, observer)
-        detector, self._truth = executor.put(plan.detector), executor.put(plan.evaluation.ground_truth())
-        self._accuracies = Accuracies(plan, graph, self._store, self._truth, images, observer)
-        sensitivities = Sensitivities(plan, graph, self._store, detector, self._truth, images, self._accuracies)
-        artifacts = Artifacts(plan, graph, self._store, detector, images, calibration, sensitivities)
+        workshop = self._workshop = open_workshop(
+            self._plan, self._record, self._store, executor, observer, self.unsettled, self.unanalysed
+        )
+        plan = self._plan = workshop.plan
+        graph, artifacts = workshop.graph, workshop.artifacts
         observer.stage("building, scoring and timing")
         self._reference = _Run(REFERENCE, plan.request_key(REFERENCE.scheme))
-        self._reference_made, self._reference_scored = _Gate(), _Gate()
+        self._reference_made, self._reference_scored = Gate(), Gate()
         runs = [_Run(variant, plan.request_key(variant.scheme)) for variant in self.unsettled]
         artifacts.request(REFERENCE.scheme, self._take_reference)
         for run in runs:
             artifacts.request(run.variant.scheme, partial(self._take_artifact, run))
-        unanalysed = self._analyse(artifacts, sensitivities)
+        unanalysed = self._analyse()
         graph.run()
-        Winner(plan, graph, self._engine, self._record, self._latencies, self._truth, observer).settle()
+        Winner(workshop, self._engine).settle()
         self._store.finish_sweep(self.key)
         return SweepOutcome(
             self.key, graph.submitted, sum(run.failure is not None for run in runs) + len(unanalysed)
         )  # fmt: skip
 
-    def _unmade(self) -> list[Scheme]:
-        """Schemes whose artifacts must be made."""
-        wanted = [variant.scheme for variant in self.unsettled]
-        return [
-            scheme
-            for scheme in wanted
-            if known_artifact(self._plan, self._store, self._plan.request_key(scheme)) is None
-        ]
-
-    def _observed_samples(self) -> set[tuple[int, int]]:
-        """Seed and size of every calibration sample whose statistics will be asked for."""
-        schemes = [*self._unmade(), *self.unanalysed]
-        schemes += [ranked_by(scheme) for scheme in schemes if scheme.needs_ranking]
-        return _samples(scheme for scheme in schemes if observed_by(scheme) is not None)
-
-    def _image_samples(self) -> set[tuple[int, int]]:
-        """Seed and size of every calibration sample that a toolchain wants to see itself."""
-        return _samples(scheme for scheme in self._unmade() if scheme.is_calibrated and observed_by(scheme) is None)
-
-    def _begin(self) -> None:
-        plan, store = self._plan, self._store
-        table = layers(plan.detector.spec)
-        totals = sum(layer.parameters for layer in table), sum(layer.macs for layer in table)
-        store.put_detector(plan.detector.sha256, plan.detector_name, plan.detector.spec, *totals)
-        evaluation = plan.evaluation
-        store.put_dataset(
-            evaluation.fingerprint,
-            evaluation.name,
-            len(evaluation),
-            evaluation.categories,
-            str(evaluation.annotations_path),
-        )
-        store.begin_sweep(self._record)
-
-    def _analyse(self, artifacts: Artifacts, sensitivities: Sensitivities) -> list[Scheme]:
+    def _analyse(self) -> list[Scheme]:
         """Starts the analyses of the spec; returns those that failed, once the graph has run."""
+        artifacts, sensitivities = self._workshop.artifacts, self._workshop.sensitivities
         failed: list[Scheme] = []
 
         def take(scheme: Scheme, ranking: tuple[str, ...] | Failure) -> None:
@@ -267,7 +192,7 @@ class Sweep:
             self._reference_scored.open()
         else:
             reference.artifact = result
-            self._accuracies.evaluate(result, REFERENCE.settings, take)
+            self._workshop.accuracies.evaluate(result, REFERENCE.settings, take)
         self._reference_made.open()
 
     def _take_artifact(self, run: _Run, result: Artifact | Failure) -> None:
@@ -276,7 +201,7 @@ class Sweep:
             self._settle(run)
             return
         run.artifact = result
-        self._accuracies.evaluate(result, run.variant.settings, partial(self._take_accuracy, run))
+        self._workshop.accuracies.evaluate(result, run.variant.settings, partial(self._take_accuracy, run))
         self._reference_made.after(partial(self._measure, run))
 
     def _take_accuracy(self, run: _Run, key: str, result: Accuracy | Failure) -> None:
@@ -300,7 +225,7 @@ class Sweep:
             run.failure = run.failure or self._reference.failure
             self._awaited(run)
         else:
-            self._accuracies.compare(self._reference.accuracy, run.accuracy, take)
+            self._workshop.accuracies.compare(self._reference.accuracy, run.accuracy, take)
 
     def _measure(self, run: _Run) -> None:
         assert run.artifact is not None
@@ -316,7 +241,7 @@ class Sweep:
             run.failure = run.failure or self._reference.failure
             self._awaited(run)
         else:
-            self._latencies.measure(self._reference.artifact, run.artifact, run.variant.settings, take)
+            self._workshop.latencies.measure(self._reference.artifact, run.artifact, run.variant.settings, take)
 
     def _awaited(self, run: _Run) -> None:
         run.awaited -= 1
@@ -336,8 +261,3 @@ class Sweep:
         )
         accuracy, latency = run.accuracy[1] if run.accuracy else None, run.latency[1] if run.latency else None
         self._observer.settled(run.variant, accuracy, latency, failure)
-
-
-def _samples(schemes: Iterable[Scheme]) -> set[tuple[int, int]]:
-    axes = [scheme.axes() for scheme in schemes]
-    return {(each["calibration_seed"], each["calibration_images"]) for each in axes}

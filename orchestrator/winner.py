@@ -1,62 +1,47 @@
 """The winner of a sweep: measured a second time, on its own bytes, and scored again by the reference scorer."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Engine
 
-from cluster.executor import Ref
-from cluster.lanes import LIGHT
-from orchestrator.graph import Graph
-from orchestrator.latencies import Latencies
-from orchestrator.plan import Plan
-from orchestrator.progress import Observer
+from orchestrator.confirmation import Confirmation
 from orchestrator.space import REFERENCE
+from orchestrator.workshop import Workshop
 from results.queries import leaderboard
-from results.store import Store
-from results.sweep_record import SweepRecord
-from tasks import steps
-from tasks.identity import key_of
 from tasks.types import Artifact, Failure, Latency, Variant
-
-_SCORE = 3
 
 
 class Winner:
     """Sees to it that the best row of a sweep is what it seems to be."""
 
-    def __init__(
-        self, plan: Plan, graph: Graph, engine: Engine, record: SweepRecord, latencies: Latencies, ground_truth: Ref,
-        observer: Observer,
-    ) -> None:  # fmt: skip
+    def __init__(self, workshop: Workshop, engine: Engine) -> None:
         """Takes what is needed.
 
         Args:
-            plan: What was done.
-            graph: Where the work goes.
+            workshop: Where the sweep was measured.
             engine: The database.
-            record: The sweep in it.
-            latencies: Who measures.
-            ground_truth: A ref to the annotations of the evaluation images.
-            observer: Who wants to know.
         """
-        self._plan, self._graph, self._engine, self._record = plan, graph, engine, record
-        self._latencies, self._truth, self._observer = latencies, ground_truth, observer
-        self._store = Store(engine)
+        self._shop, self._engine = workshop, engine
+        self._plan, self._record, self._store = workshop.plan, workshop.record, workshop.store
+        self._confirmation = Confirmation(workshop)
 
     def settle(self) -> None:
         """Measures the fastest feasible variant again until it stays the fastest; confirms its score and the
-        reference's.
+        reference's, and scores both on the confirmation images if there are some.
         """
         while (best := self._best()) is not None and best["own_latency_ratio"] is None:
-            self._observer.stage(f"measuring the fastest again: {best['variant']}")
+            self._shop.observer.stage(f"measuring the fastest again: {best['variant']}")
             self._measure_again(best)
-            self._graph.run()
+            self._shop.graph.run()
         for row in self._rows():
             is_best = best is not None and row["variant_key"] == best["variant_key"]
-            if (is_best or row["is_reference"]) and row["confirmed_by"] is None:
+            if is_best or row["is_reference"]:
                 self._confirm(row)
-        self._graph.run()
+            if is_best and row["confirm_ap_loss_low"] is None:
+                self._confirm_elsewhere(row)
+        self._shop.graph.run()
 
     def _rows(self) -> list[dict[str, Any]]:
         return [row for row in leaderboard(self._engine, self._record.key) if row["status"] == "done"]
@@ -79,31 +64,27 @@ class Winner:
             replaces = apart and not result.noisy
             self._store.put_own_latency(self._record.key, row["variant_key"], key, replaces)
 
-        self._latencies.measure_again(reference, artifact, variant.settings, take)
+        self._shop.latencies.measure_again(reference, artifact, variant.settings, take)
 
     def _confirm(self, row: dict[str, Any]) -> None:
         variant = self._variant_of(row)
-        accuracy_key = self._plan.accuracy_key(self._artifact_of(variant), variant.settings)
+        self._confirmation.score(variant, self._artifact_of(variant), partial(self._take, row, variant))
 
-        def take(result: str | Failure) -> None:
-            if isinstance(result, Failure):
-                failure_key = key_of("confirmation", accuracy_key)
-                self._store.put_failure(failure_key, result)
-                self._fail(row, variant, failure_key, result)
-            else:
-                self._store.confirm_accuracy(accuracy_key, result)
+    def _confirm_elsewhere(self, row: dict[str, Any]) -> None:
+        variant, reference = self._variant_of(row), self._artifact_of(REFERENCE)
+        artifact = self._artifact_of(variant)
+        self._confirmation.score_elsewhere(variant, artifact, reference, partial(self._take, row, variant))
 
-        self._graph.once(
-            f"confirm {accuracy_key}", _SCORE, LIGHT, "score", steps.confirm, self._plan.storage, self._truth,
-            self._store.accuracy_of(accuracy_key), then=take,
-        )  # fmt: skip
+    def _take(self, row: dict[str, Any], variant: Variant, failed: tuple[str, Failure] | None) -> None:
+        if failed is not None:
+            self._fail(row, variant, *failed)
 
     def _fail(self, row: dict[str, Any], variant: Variant, failure_key: str, failure: Failure) -> None:
         request_key = self._plan.request_key(variant.scheme)
         self._store.settle_variant(
             self._record.key, row["variant_key"], "failed", request_key=request_key, failure_key=failure_key
         )
-        self._observer.settled(variant, None, None, failure)
+        self._shop.observer.settled(variant, None, None, failure)
 
     def _variant_of(self, row: dict[str, Any]) -> Variant:
         return next(variant for variant, key in self._keyed() if key == row["variant_key"])

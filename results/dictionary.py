@@ -47,6 +47,14 @@ write an upsert on the primary key.
 - Variants with `simulated` have weights of a form that no kernel makes use of (clustered, binary): AP, stored and
   compressed bytes are true, the latency is that of the same scheme without the transform.
 - `ap_loss_low` and `ap_loss_high` are the latest interval of `loss_intervals` for this accuracy and the reference's.
+- Studies (`quantsweep study`) and searches for the best (`quantsweep sweep --find-best`) are rows of `sweeps`, told by
+  `kind`; their variants are the whole space, most of them never scored. What was decided about a variant is in
+  `verdicts`, and on how many images. A loss there is of the images scored by then, as the budget counts it (a share, if
+  the budget is relative): with fewer than all, it is no score, and `ap`, `ap_loss`, `budget_loss` and `feasible` stay
+  NULL. The status `stopped` says that a variant was made and timed, and given up before it was scored on every image.
+- `confirm_ap` and its loss are of images that no choice was made by: the least of many losses is luckier than it is
+  good.
+- Optuna's own tables (`studies`, `trials`, ...) may stand beside these; the view `study_trials` does not need them.
 - Alembic's revision is in `quantsweep_alembic_version`; `quantsweep db upgrade` brings an older schema to the newest.
 
 A few questions, each of which `quantsweep results sql "..."` answers:
@@ -61,12 +69,16 @@ SELECT category, AVG(ap_loss) AS loss FROM class_losses WHERE variant LIKE '%sta
 GROUP BY category HAVING AVG(ap_loss) IS NOT NULL ORDER BY loss DESC LIMIT 10;
 -- what calibration size and seed are worth
 SELECT calibration_images, calibration_seed, ap_loss FROM leaderboard
-WHERE scheme = 'static_int8' AND granularity = 'per_channel' ORDER BY calibration_images, calibration_seed;
+WHERE scheme = 'static_int8' AND granularity = 'per_channel' AND ap IS NOT NULL
+ORDER BY calibration_images, calibration_seed;
 -- layers that cost most AP when they alone are quantized
 SELECT scheme, layer, rank, sqnr_db, ap_loss FROM layer_losses WHERE ap_loss > 0 ORDER BY ap_loss DESC LIMIT 10;
 -- where the time of each variant goes, by kind of operator and kernel
 SELECT variant, operator, kernel, arithmetic, SUM(time_ms) AS ms, SUM(time_share) AS share FROM operators
 GROUP BY sweep_key, variant, operator, kernel, arithmetic ORDER BY variant, ms DESC;
+-- what each study decided, and what that took
+SELECT study, verdict, COUNT(*) AS variants, SUM(inferred) AS images FROM study_trials
+GROUP BY study_key, study, verdict ORDER BY study, variants DESC, verdict;
 ```
 """
 

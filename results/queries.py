@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
 from results import schema, views
 from results.connect import name_of
+from results.near_miss import NearMiss, near_miss
 from results.ratios import ratios
 from results.reading import Rows, choices, flat, plain_row, rows_of
 from results.store import KEPT_FAILURES
@@ -21,20 +22,24 @@ _AXES_IN_AUDIT = ("granularity", "input_type")
 
 
 def sweeps(engine: Engine) -> Rows:
-    """Lists all sweeps, the latest first.
+    """Lists all sweeps, studies and searches for the best, the latest first.
 
     Args:
         engine: A database.
 
     Returns:
-        Name, key, detector, evaluation set, times, budget, artifact storage, and the number of variants by status.
+        Name, key, kind, detector, evaluation set, times, budget, artifact storage, the number of variants by status,
+        and, of a study or search, `images_inferred`: the images that its verdicts took.
     """
     table, listed = schema.sweeps, schema.sweep_variants
+    total = func.coalesce(func.sum(schema.verdicts.c.inferred), 0)
+    inferred = select(total).where(schema.verdicts.c.sweep_key == table.c.key)
     counts = [func.count().filter(listed.c.status == status).label(status) for status in schema.STATUSES]
     query = (
         select(
             table.c.name.label("sweep"),
             table.c.key.label("sweep_key"),
+            table.c.kind,
             schema.detectors.c.name.label("detector"),
             schema.detectors.c.sha256.label("detector_sha256"),
             schema.datasets.c.name.label("dataset"),
@@ -45,6 +50,8 @@ def sweeps(engine: Engine) -> Rows:
             table.c.budget_metric,
             table.c.budget_max_loss,
             table.c.budget_relative,
+            table.c.confirm_fingerprint,
+            inferred.scalar_subquery().label("images_inferred"),
             table.c.artifacts_url,
             table.c.started_at,
             table.c.resumed_at,
@@ -60,7 +67,7 @@ def sweeps(engine: Engine) -> Rows:
 
 
 def find_sweep(engine: Engine, sweep: str | None = None) -> dict[str, Any]:
-    """Finds one sweep.
+    """Finds one sweep, study or search for the best.
 
     Args:
         engine: A database.
@@ -74,7 +81,7 @@ def find_sweep(engine: Engine, sweep: str | None = None) -> dict[str, Any]:
     """
     found = sweeps(engine)
     if not found:
-        raise UserMistake("the database holds no sweep yet; run: quantsweep sweep SPEC")
+        raise UserMistake("the database holds no sweep yet; run: quantsweep sweep SPEC, or quantsweep study SPEC")
     if sweep is None:
         return found[0]
     for row in found:
@@ -91,7 +98,8 @@ def leaderboard(engine: Engine, sweep: str | None = None) -> Rows:
 
     Rows with a latency and within the budget come first, by rising latency ratio and, where they share
     a structure and so a ratio, by rising AP loss; then those over the budget, those
-    without a latency, pending and failed ones. Of those within the budget, and of those over it, the ones whose
+    without a latency, those that a search stopped before they had a score (in the same order), pending and
+    failed ones. Of those within the budget, and of those over it, the ones whose
     latency is noisy come last. Ratios of different hosts are not compared: each host, the one with
     the most rows first, has its own run of rows.
 
@@ -109,11 +117,11 @@ def leaderboard(engine: Engine, sweep: str | None = None) -> Rows:
     rows_of_host = {host: sum(row["host"] == host for row in rows) for host in {row["host"] for row in rows}}
 
     def rank(row: dict[str, Any]) -> tuple[Any, ...]:
-        timed = row["status"] == "done" and row["latency_ratio"] is not None
+        timed = row["status"] in ("done", "stopped") and row["latency_ratio"] is not None
         host = (-rows_of_host[row["host"]], row["host"]) if timed else (0, "")
         within = row["feasible"] is not False
         return (
-            ("done", "pending", "failed").index(row["status"]),
+            ("done", "stopped", "pending", "failed").index(row["status"]),
             not timed,
             host,
             not within,
@@ -158,6 +166,59 @@ def failures(engine: Engine, sweep: str | None = None) -> Rows:
     """
     rows = _of_sweep(engine, views.failures, sweep)
     return sorted(({**row, "kept": row["reason"] in KEPT_FAILURES} for row in rows), key=lambda row: row["variant"])
+
+
+def nearest(engine: Engine, sweep: str | None = None, limit: int = 5) -> Rows:
+    """Lists the variants that missed the budget by the least, whether or not another one is within it.
+
+    Losses are those on every image where there is a score, and otherwise those that a search stopped on. Without the
+    reference, what failed, and what has a noisy latency.
+
+    Args:
+        engine: A database.
+        sweep: Name or start of the key; None for the latest.
+        limit: Most rows.
+
+    Returns:
+        The nearest first: `sweep`, `sweep_key`, `variant`, `variant_key`, `artifact_sha256`, `size_bytes`,
+        `latency_ratio`, `latency_ratio_low`, `latency_ratio_high`, `verdict`; the budget (`budget_metric`,
+        `budget_max_loss`, `budget_relative`); `budget_loss`, with its interval if there is one (`budget_loss_low`,
+        `budget_loss_high`, `level`); `images` that it was scored on, of `all_images`, and `is_partial` if these are
+        more; `excess`, the loss above the budget (at most 0 where a search ended before it was decided); and `needs`,
+        what it would need to be within the budget. Empty without a budget.
+
+    Raises:
+        UserMistake: If there is no such sweep.
+    """
+    home = find_sweep(engine, sweep)
+    table = schema.verdicts
+    query = select(table.c.variant_key, table.c.level).where(table.c.sweep_key == home["sweep_key"])
+    levels = {row["variant_key"]: row["level"] for row in rows_of(engine, query)}
+    found = []
+    for row in _of_sweep(engine, views.leaderboard, home["sweep_key"]):
+        ap_level = _interval(engine, row).get("loss_interval", {}).get("level")
+        miss = near_miss(row, home, levels.get(row["variant_key"]), ap_level)
+        if miss is not None:
+            found.append((miss.excess, row["latency_ratio"], row["position"], _missed(row, home, miss)))
+    return [row for *_, row in sorted(found, key=lambda each: each[:3])[:limit]]
+
+
+def _missed(row: Mapping[str, Any], sweep: Mapping[str, Any], miss: NearMiss) -> dict[str, Any]:
+    named = ("sweep", "sweep_key", "variant", "variant_key", "artifact_sha256", "size_bytes", "latency_ratio",
+             "latency_ratio_low", "latency_ratio_high", "verdict")  # fmt: skip
+    return {
+        **{name: row[name] for name in named},
+        **{name: sweep[name] for name in ("budget_metric", "budget_max_loss", "budget_relative")},
+        "budget_loss": miss.loss,
+        "budget_loss_low": miss.low,
+        "budget_loss_high": miss.high,
+        "level": miss.level,
+        "images": miss.images,
+        "all_images": miss.all_images,
+        "is_partial": miss.is_partial,
+        "excess": miss.excess,
+        "needs": miss.needs,
+    }
 
 
 def class_losses(engine: Engine, sweep: str | None = None, variant: str | None = None) -> Rows:
@@ -217,7 +278,9 @@ def show(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, An
         sweep: Name or start of the key; None for the latest.
 
     Returns:
-        Its row of the leaderboard; all 12 statistics; detector, dataset, request and build time; `noisy`, what was
+        Its row of the leaderboard; all 12 statistics; detector, dataset, request and build time; of a verdict also
+        `verdict_all_images`, `verdict_level`, `inferred` (images) and `decided_at`; of a confirmation `confirm_dataset`
+        and the reference scorer that gave the same statistics, `confirm_reference_scorer`; `noisy`, what was
         wrong while the latency was measured; ratios to the sweep's reference, such as `load_ratio`, None where a side
         is unknown and, but for sizes, where the two come from different hosts; and what is nested in the tables, with
         dots in the names: `mac_share.int8`, `operators.CONV_2D`, `host.cpu`, `conditions.load`,
@@ -229,7 +292,7 @@ def show(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, An
     """
     found = find_variant(engine, variant, sweep)
     sweep_row = find_sweep(engine, found["sweep_key"])
-    listed = schema.sweep_variants
+    listed, confirmation = schema.sweep_variants, schema.accuracies.alias("confirmation")
     query = (
         select(
             listed.c.request_key,
@@ -247,12 +310,25 @@ def show(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, An
             schema.latencies.c.executed_mac_share,
             schema.hosts.c.properties.label("machine"),
             schema.artifacts.c.audit,
+            schema.verdicts.c.all_images.label("verdict_all_images"),
+            schema.verdicts.c.level.label("verdict_level"),
+            schema.verdicts.c.inferred,
+            schema.verdicts.c.decided_at,
+            schema.datasets.c.name.label("confirm_dataset"),
+            confirmation.c.confirmed_by.label("confirm_reference_scorer"),
         )
         .outerjoin(schema.artifact_requests, schema.artifact_requests.c.key == listed.c.request_key)
         .outerjoin(schema.artifacts, schema.artifacts.c.sha256 == listed.c.artifact_sha256)
         .outerjoin(schema.accuracies, schema.accuracies.c.key == listed.c.accuracy_key)
         .outerjoin(schema.latencies, schema.latencies.c.key == listed.c.latency_key)
         .outerjoin(schema.hosts, schema.hosts.c.fingerprint == schema.latencies.c.host_fingerprint)
+        .outerjoin(
+            schema.verdicts,
+            (schema.verdicts.c.sweep_key == listed.c.sweep_key)
+            & (schema.verdicts.c.variant_key == listed.c.variant_key),
+        )
+        .outerjoin(confirmation, confirmation.c.key == listed.c.confirm_accuracy_key)
+        .outerjoin(schema.datasets, schema.datasets.c.fingerprint == confirmation.c.dataset_fingerprint)
         .where(listed.c.sweep_key == found["sweep_key"], listed.c.variant_key == found["variant_key"])
     )
     (row,) = rows_of(engine, query)
@@ -380,9 +456,15 @@ def detections_sha256_of(engine: Engine, variant: str, sweep: str | None = None)
     """
     row = find_variant(engine, variant, sweep)
     if row["detections_sha256"] is None:
-        why = row["failure_message"] or f"its status is {row['status']}"
+        why = row["failure_message"] or _why_stopped(row) or f"its status is {row['status']}"
         raise UserMistake(f"{row['variant']} has no detections: {why}")
     return str(row["detections_sha256"])
+
+
+def _why_stopped(row: Mapping[str, Any]) -> str | None:
+    if row["status"] != "stopped":
+        return None
+    return f"it was not scored on every image: {row['verdict'] or row['status']}, {row['verdict_because'] or ''}"
 
 
 def sql(engine: Engine, query: str) -> Rows:

@@ -80,6 +80,8 @@ def sweep_row(sweep: SweepRecord, now: datetime) -> dict[str, Any]:
         **dict(zip(("budget_metric", "budget_max_loss", "budget_relative"), sweep.budget, strict=True)),
         "reference_variant_key": variant_key(sweep.detector_sha256, sweep.reference),
         "artifacts_url": sweep.artifacts_url,
+        "kind": sweep.kind,
+        "confirm_fingerprint": sweep.confirm_fingerprint,
         "started_at": now,
         "resumed_at": now,
         "finished_at": None,

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Dialect,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Integer,
     MetaData,
     PrimaryKeyConstraint,
@@ -29,7 +30,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """Newest revision of the migrations; revisions are numbers, so that older and newer can be told apart."""
 
 VERSION_TABLE = "quantsweep_alembic_version"
@@ -114,8 +115,29 @@ OPERATOR: tuple[tuple[str, Any, str, bool], ...] = (
 )
 """Columns of an operator: name, type, meaning, and whether it may be NULL."""
 
-STATUSES = ("pending", "done", "failed")
+STATUSES = ("pending", "done", "stopped", "failed")
 """States of a variant in a sweep."""
+
+STATUS_MEANING = "pending, done, stopped (it was made and timed, and not scored on every image), or failed"
+"""What the columns `status` say."""
+
+KINDS = ("sweep", "study", "find_best")
+"""What measures a list of variants: all of them, some that a sampler chooses, or the fastest ones."""
+
+KIND_MEANING = (
+    "sweep (every variant is measured), study (a sampler chooses) or find_best (in order of latency, until one is "
+    "within the budget)"
+)
+"""What the columns `kind` of sweeps say."""
+
+VERDICT_MEANING = (
+    "feasible, infeasible, dominated (surely slower than a feasible one), no_gain (not faster than a feasible one, "
+    "within the error of measurement), noisy, unsupported, failed, or unsettled (the search ended first)"
+)
+"""What was decided about a variant."""
+
+INFERRED_MEANING = "Images that went through the artifact for its sake in this search; 0 where all was known already"
+"""What the columns `inferred` say."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -455,8 +477,17 @@ sweeps = Table(
     _column("artifacts_url", Text, "Folder or fsspec URL of the artifact storage"),
     _column("started_at", UtcDateTime, "First start (UTC)"),
     _column("resumed_at", UtcDateTime, "Latest start (UTC)"),
-    _column("finished_at", UtcDateTime, "When every variant was settled; NULL before (UTC)", null=True),
-    comment="Fixed lists of variants of one detector on one evaluation set",
+    _column(
+        "finished_at", UtcDateTime, "When every variant was settled, or the search ended; NULL before (UTC)", null=True
+    ),
+    _column("kind", Text, KIND_MEANING, server_default=text("'sweep'")),
+    _refers(
+        "confirm_fingerprint",
+        "datasets.fingerprint",
+        "Further images that the winner is confirmed on; NULL if there are none",
+        null=True,
+    ),
+    comment="Fixed lists of variants of one detector on one evaluation set, and how they are measured",
 )
 
 sweep_variants = Table(
@@ -465,7 +496,7 @@ sweep_variants = Table(
     _refers("sweep_key", "sweeps.key", "The sweep"),
     _refers("variant_key", "variants.key", "The variant", index=True),
     _column("position", Integer, "Place in the sweep's list, from 0"),
-    _column("status", Text, "pending, done or failed"),
+    _column("status", Text, STATUS_MEANING),
     _column("request_key", _KEY, "Key of the artifact request, whether it succeeded or failed; NULL before", null=True),
     _refers("artifact_sha256", "artifacts.sha256", "The artifact, if there is one", null=True),
     _refers("accuracy_key", "accuracies.key", "The accuracy, if there is one", null=True),
@@ -476,11 +507,46 @@ sweep_variants = Table(
         "A second latency, of the artifact's own bytes, measured because the variant won; NULL if it was not",
         null=True,
     ),
+    _refers(
+        "confirm_accuracy_key",
+        "accuracies.key",
+        "The accuracy on the confirmation images, which no choice was made by; NULL if it was not confirmed",
+        null=True,
+    ),
     _refers("failure_key", "failure_records.key", "Why it failed; NULL unless the status is failed", null=True),
     _column("settled_at", UtcDateTime, "When the status was set last; NULL while it never was (UTC)", null=True),
     PrimaryKeyConstraint("sweep_key", "variant_key"),
-    CheckConstraint("status IN ('pending', 'done', 'failed')", name="status"),
+    CheckConstraint("status IN ('pending', 'done', 'stopped', 'failed')", name="status"),
     comment="Variants of a sweep and where their results are",
+)
+
+verdicts = Table(
+    "verdicts",
+    tables,
+    _column("sweep_key", _KEY, "The sweep, study or search for the best"),
+    _column("variant_key", _KEY, "The variant"),
+    _column("kind", Text, f"What was decided: {VERDICT_MEANING}"),
+    _column("images", Integer, "Images that it was scored on by then; 0 if its accuracy was not asked for"),
+    _column(
+        "all_images", Integer, "Images of the whole evaluation; with fewer, loss is of a part of them and no score"
+    ),
+    _column(
+        "loss", Double, "Loss of the budget's metric on those images, as the budget counts it; NULL if none", null=True
+    ),
+    _column("loss_low", Double, "Lower end of the interval of the loss; NULL if none", null=True),
+    _column("loss_high", Double, "Upper end of the interval of the loss; NULL if none", null=True),
+    _column("level", Double, "Nominal coverage of the interval, in (0, 1); NULL if none", null=True),
+    _column("resamples", Integer, "Number of bootstrap resamples drawn; NULL if none", null=True),
+    _column("seed", BigInteger, "Seed of the draws; NULL if none", null=True),
+    _column("because", Text, "Why, in one line"),
+    _column("trial", Integer, "Number of the trial that asked for it, from 0; NULL if none did", null=True),
+    _column("inferred", BigInteger, INFERRED_MEANING),
+    _column("decided_at", UtcDateTime, "When it was decided last (UTC)"),
+    PrimaryKeyConstraint("sweep_key", "variant_key"),
+    ForeignKeyConstraint(
+        ["sweep_key", "variant_key"], ["sweep_variants.sweep_key", "sweep_variants.variant_key"], ondelete="CASCADE"
+    ),
+    comment="What searches decided about variants, and on how much evidence",
 )
 
 sensitivities = Table(

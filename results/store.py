@@ -39,9 +39,10 @@ from results.schema import (
 from results.sensitivity_store import SensitivityStore
 from results.sweep_record import SweepRecord
 from results.transactions import change, upsert
+from results.verdict_store import StoredVerdict, VerdictStore, forget_verdict, write_verdict
 from tasks.errors import AuditMismatch, InferenceFailed, QuantizationFailed, ScoringFailed, UnsupportedScheme
 from tasks.identity import canonical
-from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency, LossInterval, Scheme
+from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency, LossInterval, Scheme, Verdict
 
 KEPT_FAILURES: frozenset[str] = frozenset(
     error.reason for error in (UnsupportedScheme, QuantizationFailed, AuditMismatch, InferenceFailed, ScoringFailed)
@@ -54,7 +55,7 @@ PAIRED_BOOTSTRAP = "paired bootstrap over images"
 """The one way so far of computing intervals of losses."""
 
 
-class Store(ComparisonStore, ProfileStore, SensitivityStore):
+class Store(ComparisonStore, ProfileStore, SensitivityStore, VerdictStore):
     """Writes results, and finds by key what is there already."""
 
     def put_detector(self, sha256: str, name: str, spec: Any, parameters: int, macs: int) -> None:
@@ -257,31 +258,44 @@ class Store(ComparisonStore, ProfileStore, SensitivityStore):
         self,
         sweep_key: str,
         variant_key: str,
-        status: Literal["pending", "done", "failed"],
+        status: Literal["pending", "done", "stopped", "failed"],
         *,
         request_key: str | None = None,
         accuracy_key: str | None = None,
         latency_key: str | None = None,
         failure_key: str | None = None,
+        verdict: Verdict | None = None,
+        trial: int | None = None,
+        inferred: int = 0,
     ) -> None:
-        """Says how a variant of a sweep ended, and where its results are.
+        """Says how a variant of a sweep ended, where its results are, and what a search decided; in one transaction.
 
         Args:
-            sweep_key: The sweep.
+            sweep_key: The sweep, study or search.
             variant_key: The variant.
-            status: `done`, `failed`, or `pending` to take it back.
+            status: `done`; `stopped` if it was made and timed, and not scored on every image; `failed`; or `pending` to
+                take it back, with its verdict.
             request_key: Key of its artifact request; the artifact is found through it.
             accuracy_key: Key of its accuracy, if it is stored.
             latency_key: Key of its latency, if it is stored.
             failure_key: Key under which the failure is stored, if and only if it failed.
+            verdict: What the search decided; None leaves what was decided before.
+            trial: With `verdict`, see `put_verdict`.
+            inferred: With `verdict`, see `put_verdict`.
 
         Raises:
-            ValueError: If a failed variant has no failure or another has one.
+            ValueError: If a failed variant has no failure or another has one, if a stopped one has an accuracy, or no
+                artifact or latency, or if the interval of the verdict is of other images.
             KeyError: If the variant is not in the sweep.
         """
         if (status == "failed") != (failure_key is not None):
             raise ValueError(
                 f"status is {status} and failure_key is {failure_key}; failed variants have one, others none"
+            )
+        if status == "stopped" and (accuracy_key is not None or None in (request_key, latency_key)):
+            raise ValueError(
+                f"status is stopped with artifact request {request_key}, latency {latency_key} and accuracy "
+                f"{accuracy_key}; stopped variants have the first two and not the third"
             )
         artifact = select(artifact_requests.c.artifact_sha256).where(artifact_requests.c.key == request_key)
         values = {
@@ -295,6 +309,10 @@ class Store(ComparisonStore, ProfileStore, SensitivityStore):
         }
         with self.writing() as connection:
             change(connection, sweep_variants, {"sweep_key": sweep_key, "variant_key": variant_key}, values)
+            if verdict is not None:
+                write_verdict(connection, sweep_key, variant_key, StoredVerdict(verdict, trial, inferred))
+            elif status == "pending":
+                forget_verdict(connection, sweep_key, variant_key)
 
     def put_own_latency(self, sweep_key: str, variant_key: str, latency_key: str, replaces: bool) -> None:
         """Says where the second latency of a variant is, which is of its artifact's own bytes.

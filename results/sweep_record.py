@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from results.schema import STATISTICS
+from results.schema import KINDS, STATISTICS
 from tasks.identity import key_of
 from tasks.types import Variant
 
@@ -52,10 +52,18 @@ class SweepRecord:
     budget_relative: bool = False
     """Whether that is a share of the reference's value instead of points in [0, 1]."""
 
+    kind: str = "sweep"
+    """What measures the variants: one of `results.schema.KINDS`."""
+
+    confirm_fingerprint: str | None = None
+    """Further images that the winner is confirmed on; None if there are none."""
+
     def __post_init__(self) -> None:
-        """Checks the reference and the budget."""
+        """Checks the reference, the kind and the budget."""
         if self.reference not in self.variants:
             raise ValueError(f"the reference {self.reference.label} is not among the variants")
+        if self.kind not in KINDS:
+            raise ValueError(f"the kind is {self.kind!r}; choices: {', '.join(KINDS)}")
         metric = self.budget_metric
         if metric is not None and (metric.lower() not in STATISTICS or self.budget_max_loss is None):
             raise ValueError(f"no budget of {self.budget_max_loss} on {metric!r}; metrics: {', '.join(STATISTICS)}")
@@ -74,8 +82,9 @@ class SweepRecord:
 
     @cached_property
     def key(self) -> str:
-        """Names the sweep."""
+        """Names the sweep. What sweeps did not have before they had kinds has no part in the keys of such sweeps."""
+        own = (self.kind, self.confirm_fingerprint)
         return key_of(
             "sweep", self.name, self.spec, self.detector_sha256, self.dataset_fingerprint, self.provenance,
-            self.variant_keys, self.budget,
+            self.variant_keys, self.budget, *(() if own == ("sweep", None) else own),
         )  # fmt: skip

@@ -12,13 +12,17 @@ from results.schema import (
     COPIES_MEANING,
     EXECUTED_INT8_MEANING,
     FALLBACK_MEANING,
+    INFERRED_MEANING,
+    KIND_MEANING,
     LOAD_MEANING,
     OPERATOR,
     RUNTIME_OPTIONS_MEANING,
     SIMULATED_MEANING,
     STATISTICS,
     STATISTICS_MEANING,
+    STATUS_MEANING,
     THROUGHPUT_MEANING,
+    VERDICT_MEANING,
     UtcDateTime,
 )
 
@@ -58,7 +62,7 @@ def _ranked() -> tuple[Column[Any], ...]:
         _shown("threads", Integer, "Intra-operator threads"),
         _shown("runtime_options", Text, RUNTIME_OPTIONS_MEANING),
         _shown("simulated", Boolean, SIMULATED_MEANING),
-        _shown("status", Text, "pending, done or failed"),
+        _shown("status", Text, STATUS_MEANING),
         *(
             _shown(name, Double, f"{meaning}, in [0, 1]")
             for name, meaning in zip(STATISTICS[:6], STATISTICS_MEANING[:6], strict=True)
@@ -115,6 +119,22 @@ def _ranked() -> tuple[Column[Any], ...]:
         _shown("host", _KEY, "Fingerprint of the machine that the latency belongs to"),
         _shown("budget_loss", Double, "Loss of the budget's metric, as the budget counts it (absolute or relative)"),
         _shown("feasible", Boolean, "Whether budget_loss is within the budget; NULL without a budget or an accuracy"),
+        _shown("verdict", Text, f"What a search decided: {VERDICT_MEANING}; NULL if no search did"),
+        _shown("verdict_images", Integer, "Images that this was decided on; 0 if its accuracy was not asked for"),
+        _shown(
+            "verdict_loss",
+            Double,
+            "Loss of the budget's metric on those images, as the budget counts it; no score unless they are all",
+        ),
+        _shown("verdict_loss_low", Double, "Lower end of the interval of verdict_loss"),
+        _shown("verdict_loss_high", Double, "Upper end of the interval of verdict_loss"),
+        _shown("verdict_because", Text, "Why it was decided, in one line"),
+        _shown("trial", Integer, "Number of the trial that asked for it, from 0; NULL if none did"),
+        _shown("confirm_images", Integer, "Number of confirmation images, which no choice was made by; NULL if none"),
+        _shown("confirm_ap", Double, "AP on the confirmation images, in [0, 1]"),
+        _shown("confirm_ap_loss", Double, "AP of the sweep's reference on the confirmation images, minus confirm_ap"),
+        _shown("confirm_ap_loss_low", Double, "Lower end of the interval of confirm_ap_loss; NULL if not computed"),
+        _shown("confirm_ap_loss_high", Double, "Upper end of the interval of confirm_ap_loss; NULL if not computed"),
         _shown("failure_stage", Text, "Where it failed"),
         _shown("failure_reason", Text, "Identifier of the kind of failure"),
         _shown("failure_message", Text, "What happened, one line"),
@@ -130,6 +150,28 @@ pareto_front = Table(
     comment="Rows of the leaderboard that no other done variant of the same sweep, measured on the same host, beats in "
     "AP and latency ratio at once. Noisy latencies neither stand here nor beat others; simulated variants have the "
     "latency of their scheme without the transform",
+)
+
+study_trials = Table(
+    "study_trials",
+    views,
+    _shown("study", Text, "Name of the study"),
+    _shown("study_key", _KEY, "Its key, the sweep_key of the leaderboard"),
+    _shown("kind", Text, KIND_MEANING),
+    _shown("trial", Integer, "Number of the trial that asked for the variant, from 0; NULL if none did"),
+    _shown("variant", Text, "Label of the variant"),
+    _shown("variant_key", _KEY, "Key of the variant"),
+    _shown("verdict", Text, f"What was decided: {VERDICT_MEANING}"),
+    _shown("images", Integer, "Images that this was decided on; 0 if its accuracy was not asked for"),
+    _shown("all_images", Integer, "Images of the whole evaluation; with fewer, loss is of a part of them and no score"),
+    _shown("loss", Double, "Loss of the budget's metric on those images, as the budget counts it; NULL if none"),
+    _shown("loss_low", Double, "Lower end of the interval of the loss"),
+    _shown("loss_high", Double, "Upper end of the interval of the loss"),
+    _shown("because", Text, "Why, in one line"),
+    _shown("latency_ratio", Double, "Variant time / reference time; NULL if it was not timed"),
+    _shown("inferred", BigInteger, INFERRED_MEANING),
+    _shown("decided_at", UtcDateTime, "When it was decided last (UTC)"),
+    comment="One row for each verdict of each study and each search for the best",
 )
 
 class_losses = Table(

@@ -3,12 +3,13 @@
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from tasks.average_precision import average_precision
 from tasks.benchmark import benchmark, compare_latency
-from tasks.detect import detect_shard, detections_from_bytes
+from tasks.detect import detect_shard, detections_from_bytes, detections_to_bytes
 from tasks.detector.ssd_mobilenet_v1 import SSDMobileNetV1Spec
 from tasks.detector.weights import Detector
 from tasks.errors import ArtifactUnreadable, ScoringFailed
@@ -17,6 +18,7 @@ from tasks.identity import key_of, sha256_of
 from tasks.latency.duel import Contender, DuelOptions
 from tasks.latency.profiling import profile
 from tasks.latency.scene import SCENE, Scene
+from tasks.matches import Matches, join, match
 from tasks.quantize.artifact import build_artifact
 from tasks.quantize.observe import observe, statistics_key
 from tasks.quantize.schemes import Scheme
@@ -39,10 +41,15 @@ from tasks.types import (
     Profile,
     RuntimeSettings,
 )
-from tasks.uncertainty import Matches, loss_interval, match
+from tasks.uncertainty import loss_interval
 
 STATISTICS_SUFFIX = "statistics"
 """Suffix of kept statistics in artifact storage."""
+
+SHARD_SUFFIX = "detection-shard"
+"""Suffix of kept shards of detections in artifact storage: the key of their owner, then the detections."""
+
+_OWNER_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -220,6 +227,106 @@ def detect(
     return detect_shard(data, settings, spec, shard, postprocessing)
 
 
+def detect_and_keep(
+    storage: ArtifactStorage,
+    key: str,
+    owner: str,
+    artifact: Artifact,
+    settings: RuntimeSettings,
+    spec: SSDMobileNetV1Spec,
+    postprocessing: Postprocessing,
+    shard: ImageShard,
+) -> int:
+    """Sees to it that the detections of a slice of images are in storage.
+
+    Args:
+        storage: Where the artifact is, and where the detections are kept.
+        key: Names everything that the detections depend on.
+        owner: Key of the study that they are for; noted with them if they are made now.
+        artifact: What to run.
+        settings: How to run it.
+        spec: Architecture that the artifact was made from.
+        postprocessing: How raw outputs become detections.
+        shard: Preprocessed images.
+
+    Returns:
+        Images that were inferred for this owner, now or by an earlier run that did not get to count them; 0 if another
+        study's work could be used.
+    """
+    kept = storage.recall(key, SHARD_SUFFIX)
+    if kept is None:
+        found = detect(storage, artifact, settings, spec, postprocessing, shard)
+        kept = owner.encode() + detections_to_bytes(found)
+        storage.keep(key, kept, SHARD_SUFFIX)
+    return len(shard) if _owner(kept) == owner else 0
+
+
+def kept_for(storage: ArtifactStorage, owner: str, keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Finds kept detections that were made for an owner.
+
+    Args:
+        storage: Where the detections are kept.
+        owner: Key of a study.
+        keys: Keys of shards of detections.
+
+    Returns:
+        Those of the keys whose detections are there and were made for it.
+    """
+    kept = {key: storage.recall(key, SHARD_SUFFIX) for key in keys}
+    return tuple(key for key, content in kept.items() if content is not None and _owner(content) == owner)
+
+
+def score_kept(storage: ArtifactStorage, ground_truth: dict[str, Any], keys: tuple[str, ...]) -> Accuracy:
+    """Merges kept shards of detections and scores them all at once.
+
+    Args:
+        storage: Where the detections are kept.
+        ground_truth: COCO annotations of the evaluated images.
+        keys: What `detect_and_keep` kept.
+
+    Returns:
+        The accuracy.
+
+    Raises:
+        ArtifactUnreadable: If some are gone.
+    """
+    return score_detections(ground_truth, [_kept_shard(storage, key) for key in keys], storage)
+
+
+def look(
+    storage: ArtifactStorage,
+    ground_truth: dict[str, Any],
+    reference: tuple[str, ...],
+    variant: tuple[str, ...],
+    level: float,
+    metric: Literal["AP", "AP50", "AP75"],
+    is_relative: bool,
+) -> LossInterval:
+    """Estimates the loss on some of the images, with its interval.
+
+    Args:
+        storage: Where the detections are kept.
+        ground_truth: COCO annotations of all evaluation images.
+        reference: Keys of the reference's kept shards.
+        variant: Keys of the variant's, of the same images.
+        level: Nominal coverage of the interval, in (0, 1).
+        metric: Statistic that the loss is of.
+        is_relative: Whether the loss is a share of the reference's value.
+
+    Returns:
+        The loss on these images and its interval; everything is possible where the reference has no score on them.
+
+    Raises:
+        ArtifactUnreadable: If some detections are gone.
+    """
+    truth = _Implied(ground_truth)
+    before, after = (_joined_matches(storage, truth, keys) for keys in (reference, variant))
+    score = average_precision(before, metric=metric)
+    if score < 0 or (is_relative and not score):
+        return LossInterval(0.0, -1.0, 1.0, level, resamples=0, seed=0, images=len(before.image_ids))
+    return loss_interval(before, after, level=level, metric=metric, is_relative=is_relative)
+
+
 def score_shards(storage: ArtifactStorage, ground_truth: dict[str, Any], *shards: DetectionShard) -> Accuracy:
     """Merges shards of detections and scores them all at once; see `score_detections`."""
     return score_detections(ground_truth, shards, storage)
@@ -249,22 +356,32 @@ def confirm(storage: ArtifactStorage, ground_truth: dict[str, Any], accuracy: Ac
 
 
 def compare(
-    storage: ArtifactStorage, ground_truth: dict[str, Any], reference: Accuracy, accuracy: Accuracy
+    storage: ArtifactStorage,
+    ground_truth: dict[str, Any],
+    reference: Accuracy,
+    accuracy: Accuracy,
+    level: float = 0.95,
+    metric: Literal["AP", "AP50", "AP75"] = "AP",
+    is_relative: bool = False,
 ) -> LossInterval:
-    """Estimates the AP loss of stored detections against the reference's, with its interval.
+    """Estimates the loss of stored detections against the reference's, with its interval.
 
     Args:
         storage: Where the detections are.
         ground_truth: COCO annotations of the evaluated images.
         reference: What losses refer to.
         accuracy: What is compared with it, on the same images.
+        level: Nominal coverage of the interval, in (0, 1).
+        metric: Statistic that the loss is of.
+        is_relative: Whether the loss is a share of the reference's value.
 
     Returns:
         The loss and its interval.
     """
     truth = _Truth(ground_truth)
     before = _matches(storage, truth, reference.detections_sha256)
-    return loss_interval(before, _matches(storage, truth, accuracy.detections_sha256))
+    after = _matches(storage, truth, accuracy.detections_sha256)
+    return loss_interval(before, after, level=level, metric=metric, is_relative=is_relative)
 
 
 def keep_scene(storage: ArtifactStorage, key: str, spec: SSDMobileNetV1Spec, shard: ImageShard) -> None:
@@ -393,3 +510,37 @@ class _Truth:
 @lru_cache(maxsize=2)
 def _matches(storage: ArtifactStorage, truth: _Truth, detections_sha256: str) -> Matches:
     return match(truth.content, detections_from_bytes(storage.get(detections_sha256, DETECTIONS_SUFFIX)))
+
+
+def _owner(kept: bytes) -> str:
+    return kept[:_OWNER_BYTES].decode("ascii", "replace")
+
+
+def _kept_shard(storage: ArtifactStorage, key: str) -> DetectionShard:
+    kept = storage.recall(key, SHARD_SUFFIX)
+    if kept is None:
+        raise ArtifactUnreadable(f"detections that were just made are no longer in {storage.url}")
+    return detections_from_bytes(kept[_OWNER_BYTES:])
+
+
+class _Implied:
+    """Ground truth that the key of detections names already, so that a cache need not compare it."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self.content = content
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Implied)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@lru_cache(maxsize=2)
+def _joined_matches(storage: ArtifactStorage, truth: _Implied, keys: tuple[str, ...]) -> Matches:
+    return join([_shard_matches(storage, truth, key) for key in keys])
+
+
+@lru_cache(maxsize=256)
+def _shard_matches(storage: ArtifactStorage, truth: _Implied, key: str) -> Matches:
+    return match(truth.content, _kept_shard(storage, key))

@@ -29,6 +29,8 @@ HEAVY = {
 }
 
 HEAVY_MODULES = {
+    "orchestrator.search.optuna_study",
+    "orchestrator.search.unseen",
     "tasks.detector.torch_model",
     "tasks.quantize.torch_annotation",
     "tasks.quantize.torch_lowering",

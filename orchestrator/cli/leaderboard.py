@@ -1,6 +1,7 @@
 """The leaderboard as tables: a narrow one, a wide one, and one for documents."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from orchestrator.cli.output import (
@@ -30,7 +31,12 @@ def print_leaderboard(rows: Sequence[Row], sweep: Row, why: Mapping[str, str], w
         budget = f"budget: {sweep['budget_metric']} loss <= {sweep['budget_max_loss']:g}{kind}"
     title = f"{sweep['sweep']}: {sweep['images']} images of {sweep['dataset']}, {budget}"
     columns, width = (WIDE_LEADERBOARD, WIDE_WIDTH) if wide else (LEADERBOARD, TABLE_WIDTH)
-    print_rows(rows, columns, title=title, width=width)
+    stopped = [row for row in rows if row["status"] == "stopped"]
+    print_rows([row for row in rows if row["status"] != "stopped"], columns, title=title, width=width)
+    if stopped:
+        print_line("")
+        print_rows(stopped, _stopped_columns(sweep["images"], wide), title="not scored on every image:", width=width)
+        print_line("")
     for row in rows:
         if row["status"] == "failed":
             print_line(f"failed: {row['variant']}: {_failure(row)}")
@@ -45,11 +51,70 @@ def print_leaderboard(rows: Sequence[Row], sweep: Row, why: Mapping[str, str], w
         )
     _explain_speed(why)
     _explain_noise(rows)
+    is_search = sweep["kind"] != "sweep"
+    # The reference is what a search compares with, and never what it looks for.
+    candidates = [row for row in rows if not (is_search and row["is_reference"])]
     hosts = {row["host"] for row in rows if row["host"]}
     if len(hosts) > 1:
         print_line(f"latencies come from {len(hosts)} hosts: each host is ranked by itself")
     elif rows:
-        print_line(verdict(rows, sweep["budget_metric"] is not None))
+        print_line(verdict(candidates, sweep["budget_metric"] is not None))
+    if is_search:
+        print_line(account(rows, sweep))
+
+
+def account(rows: Sequence[Row], sweep: Row) -> str:
+    """Sums up what a search decided, and what that took.
+
+    Args:
+        rows: What `results.queries.leaderboard` lists.
+        sweep: What `results.queries.find_sweep` finds.
+
+    Returns:
+        One line: verdicts of each kind, and the images inferred as a share of those that scoring every build takes.
+    """
+    counts = Counter(row["verdict"] for row in rows if row["verdict"] and not row["is_reference"])
+    verdicts = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in counts.most_common()) or "none yet"
+    inferred, everything = sweep["images_inferred"], len({_build(row) for row in rows}) * sweep["images"]
+    return f"verdicts: {verdicts}; {inferred} of {everything} images inferred ({inferred / everything:.1%})"
+
+
+def print_nearest(rows: Sequence[Row]) -> None:
+    """Prints near misses for people.
+
+    Args:
+        rows: What `results.queries.nearest` lists.
+    """
+    for row in rows:
+        print_line(f"{row['variant']}: {row['latency_ratio']:.2f} of float32's time")
+        line = f"  needs {row['needs']}"
+        print_line(textwrap.fill(line, TABLE_WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+
+
+def _build(row: Row) -> tuple[object, ...]:
+    """What decides about a variant's detections: not the number of threads."""
+    from results.schema import AXES
+
+    return tuple(row[name] for name in ("scheme", "toolchain", *AXES, "runtime", "runtime_options"))
+
+
+def decision(row: Row, all_images: int) -> str:
+    """Says what a search decided about a variant, and on how many images.
+
+    Args:
+        row: A row of the leaderboard.
+        all_images: Images of the whole evaluation.
+
+    Returns:
+        A few words; the loss on a part of the images is marked as such.
+    """
+    words = str(row["verdict"] or row["status"]).replace("_", " ")
+    if not row["verdict_images"]:
+        return words
+    words += f" after {row['verdict_images']} of {all_images} images"
+    if row["verdict_loss"] is None or row["verdict"] not in ("infeasible", "unsettled"):
+        return words
+    return f"{words}: loss {row['verdict_loss']:.3f} [{row['verdict_loss_low']:.3f}, {row['verdict_loss_high']:.3f}]"
 
 
 def _explain_speed(why: Mapping[str, str]) -> None:
@@ -79,24 +144,30 @@ def executes_less(row: Row) -> bool:
     return done is not None and done < row["int8_mac_share"] - 0.005
 
 
-def print_for_documents(rows: Sequence[Row]) -> None:
+def print_for_documents(rows: Sequence[Row], all_images: int) -> None:
     """Prints a leaderboard as Markdown, in the order of the spec, which does not change from run to run.
 
     Args:
         rows: What `results.queries.leaderboard` lists.
+        all_images: Images of the whole evaluation.
     """
     ordered = sorted(rows, key=lambda row: row["position"])
-    print_markdown([row for row in ordered if row["status"] != "failed"], WIDE_LEADERBOARD)
+    print_markdown([row for row in ordered if row["status"] in ("done", "pending")], WIDE_LEADERBOARD)
+    _print_list(
+        "Not scored on every image",
+        {row["variant"]: decision(row, all_images) for row in ordered if row["status"] == "stopped"},
+    )
     if any(row["latency_noisy"] for row in rows):
         print_line("")
         _explain_noise(rows)
-    failed = [row for row in ordered if row["status"] == "failed"]
-    if failed:
-        print_line("")
-        print_line("Failed:")
-        print_line("")
-    for row in failed:
-        print_line(f"- `{row['variant']}`: {_failure(row)}")
+    _print_list("Failed", {row["variant"]: _failure(row) for row in ordered if row["status"] == "failed"})
+
+
+def _print_list(title: str, lines: Mapping[str, str]) -> None:
+    if lines:
+        print_line(f"\n{title}:\n")
+    for label, line in lines.items():
+        print_line(f"- `{label}`: {line}")
 
 
 def _failure(row: Row) -> str:
@@ -174,6 +245,15 @@ def _status(row: Row) -> str:
 
 def _marked_status(row: Row) -> str:
     return _status(row) + (SIMULATED_MARK if row["simulated"] else "")
+
+
+def _stopped_columns(all_images: int, wide: bool) -> tuple[Column, ...]:
+    def decided(row: Row) -> str:
+        words = decision(row, all_images)
+        # As much shorter as it takes to fit beside a long label.
+        return words if wide else words.replace(" images", "").replace("0.", ".").replace(", ", ",")
+
+    return text_of("variant"), Column("ratio", _ratio if wide else _short_ratio, "right"), Column("decided", decided)
 
 
 SIMULATED_MARK = "*"

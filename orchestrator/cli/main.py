@@ -1,29 +1,50 @@
 """The `quantsweep` command."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
-from orchestrator.cli import data, db, demo, model, profile, results, sweep
+from orchestrator.cli import data, db, demo, export, model, profile, replay, results, study, sweep
 from tasks.errors import QuantsweepError, UserMistake
+
+
+class _Interrupted(Exception):
+    """Ctrl-C was pressed."""
+
+
+class _Commands(typer.core.TyperGroup):
+    """The commands; Ctrl-C goes past typer, which would end without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted from error
+
 
 app = typer.Typer(
     name="quantsweep",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help=(
         "Find the fastest quantized build of an SSD MobileNetV1 that still detects.\n\n"
         "Start with `quantsweep demo`. For your own detector: `quantsweep model import`, write a spec "
-        "(`quantsweep sweep --example`), `quantsweep sweep SPEC`, `quantsweep results leaderboard`."
+        "(`quantsweep sweep --example`), then `quantsweep study SPEC` to search for the fastest variant within a "
+        "budget, or `quantsweep sweep SPEC` to measure every variant, and `quantsweep results leaderboard`."
     ),
 )
 app.command("demo")(demo.demo)
 app.add_typer(model.app, name="model")
 app.add_typer(data.app, name="data")
 app.command("sweep")(sweep.sweep)
+app.command("study")(study.study)
+app.command("replay")(replay.replay)
 app.command("profile")(profile.profile)
 app.add_typer(results.app, name="results")
+app.command("export")(export.export)
 app.add_typer(db.app, name="db")
 
 
@@ -49,7 +70,7 @@ def run() -> None:
     except QuantsweepError as error:
         sys.stderr.write(f"quantsweep: {error}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
+    except _Interrupted:
         sys.stderr.write(
             "quantsweep: interrupted; what is finished is stored, and the same command goes on from there\n"
         )

@@ -7,7 +7,7 @@ import typer
 
 from orchestrator.cli.comparison import print_comparison
 from orchestrator.cli.layers import LAYERS, NO_LAYERS, subject
-from orchestrator.cli.leaderboard import LEADERBOARD, print_for_documents, print_leaderboard
+from orchestrator.cli.leaderboard import LEADERBOARD, print_for_documents, print_leaderboard, print_nearest
 from orchestrator.cli.output import Column, Row, number_of, print_line, print_markdown, print_rows, text_of
 from orchestrator.cli.profile_table import print_profile
 
@@ -64,6 +64,10 @@ def leaderboard(
     work disturbed the machine: such a row stands after the others and makes no
     winner.
 
+    Of a study, variants that were given up before they were scored on every image
+    stand below, with what was decided and on how many images. Losses on a part of
+    the images are no scores: they have an interval, and no AP.
+
     The wide table also has what a fresh process pays: load ms from the file's
     bytes to a loaded model, first ms for the first inference, and its peak memory
     over what it held before it imported the runtime. images/s is the throughput
@@ -78,12 +82,14 @@ def leaderboard(
     rows = queries.leaderboard(engine, sweep)
     if as_json:
         print_rows(rows, (), json=True)
-    elif markdown:
-        print_for_documents(rows)
+        return
+    found = queries.find_sweep(engine, sweep)
+    if markdown:
+        print_for_documents(rows, found["images"])
     else:
         from orchestrator.explanations import explanations
 
-        print_leaderboard(rows, queries.find_sweep(engine, sweep), explanations(engine, sweep), wide)
+        print_leaderboard(rows, found, explanations(engine, sweep), wide)
 
 
 @app.command()
@@ -93,6 +99,23 @@ def pareto(db: Database = DEFAULT_DATABASE, sweep: Sweep = None, as_json: AsJson
 
     rows = queries.pareto_front(_open(db), sweep)
     print_rows(rows, LEADERBOARD, as_json, empty="no variant has both an accuracy and a latency that is not noisy")
+
+
+@app.command()
+def nearest(
+    db: Database = DEFAULT_DATABASE,
+    sweep: Sweep = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most variants to list.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """List the variants that missed the budget by the least, and what each would need."""
+    from results import queries
+
+    rows = queries.nearest(_open(db), sweep, limit)
+    if as_json or not rows:
+        print_rows(rows, (), as_json, empty="no variant with a loss is over the budget")
+    else:
+        print_nearest(rows)
 
 
 @app.command()
@@ -274,15 +297,17 @@ def failures(db: Database = DEFAULT_DATABASE, sweep: Sweep = None, as_json: AsJs
 
 @app.command()
 def sweeps(db: Database = DEFAULT_DATABASE, as_json: AsJson = False) -> None:
-    """List the sweeps in the database, the latest first."""
+    """List the sweeps and studies in the database, the latest first."""
     from results import queries
 
     columns = (
         text_of("sweep"),
         Column("key", lambda row: str(row["sweep_key"])[:12]),
+        text_of("kind"),
         text_of("detector"),
         text_of("dataset"),
         text_of("done"),
+        text_of("stopped"),
         text_of("failed"),
         text_of("pending"),
         Column("started (UTC)", lambda row: str(row["started_at"])[:19].replace("T", " ")),

@@ -9,7 +9,7 @@ import typer
 from orchestrator.cli.results import DEFAULT_DATABASE, Database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from orchestrator.plan import Plan
     from orchestrator.spec import Spec
@@ -41,12 +41,22 @@ def sweep(
         bool, typer.Option("--dry-run", help="Check everything and list the variants; run nothing.")
     ] = False,
     as_json: AsJson = False,
+    best_only: Annotated[
+        bool,
+        typer.Option("--find-best", help="Score only what the exact optimum needs: the fastest within the budget."),
+    ] = False,
     example: Annotated[bool, typer.Option("--example", help="Print an example of a spec and exit.")] = False,
 ) -> None:
     """Build, score and time every variant of a spec.
 
     Everything is stored as it comes, under keys of its content: a second run of the same sweep does no work, and an
     interrupted one goes on where it stopped.
+
+    With --find-best, every variant is built and timed, but scored in order of
+    latency, the fastest first, until one is within the budget: the exact optimum
+    of the grid, for a part of the images that scoring the grid takes. It prints
+    the leaderboard and a summary; with --json one object, as `quantsweep study`.
+    For a space too large to build and time, `quantsweep study` searches.
     """
     if example:
         from orchestrator.demo import example_spec
@@ -60,7 +70,14 @@ def sweep(
         raise SpecMistake("name a spec file; `quantsweep sweep --example` prints one to start from")
     loaded = load_spec(spec)
     if dry_run:
-        _dry_run(loaded, db, artifacts, as_json)
+        from orchestrator.forecast import find_best_lines
+
+        dry_run_of(loaded, db, artifacts, as_json, find_best_lines if best_only else None)
+        return
+    if best_only:
+        from orchestrator.cli.study import find_best
+
+        find_best(loaded, str(spec), db, artifacts, address, as_json)
         return
     sweep_and_show(loaded, db, artifacts, address, as_json)
 
@@ -86,7 +103,7 @@ def sweep_and_show(spec: "Spec", db: str, artifacts: str, address: str, as_json:
     from results import queries
     from results.connect import database_for_results
 
-    plan = _prepared(spec, artifacts)
+    plan = prepared(spec, artifacts)
     with database_for_results(db) as engine, closing(open_view()) as view:
         running = Sweep(plan, engine, view)
         if not running.is_finished:
@@ -112,7 +129,16 @@ def _run(running: "Sweep", address: str) -> None:
         executor.close()
 
 
-def _prepared(spec: "Spec", artifacts: str) -> "Plan":
+def prepared(spec: "Spec", artifacts: str) -> "Plan":
+    """Reads and checks what a spec names.
+
+    Args:
+        spec: A checked spec.
+        artifacts: Where files will go: a folder or an fsspec URL.
+
+    Returns:
+        The plan.
+    """
     from orchestrator.plan import prepare
     from tasks.storage import ArtifactStorage
 
@@ -122,11 +148,25 @@ def _prepared(spec: "Spec", artifacts: str) -> "Plan":
     return prepare(spec, storage, demo_sets)
 
 
-def _dry_run(spec: "Spec", db: str, artifacts: str, as_json: bool) -> None:
+_prepared = prepared
+
+
+def dry_run_of(
+    spec: "Spec", db: str, artifacts: str, as_json: bool, search: "Callable[[Plan], list[str]] | None" = None
+) -> None:
+    """Lists what a spec asks for, and runs nothing.
+
+    Args:
+        spec: A checked spec.
+        db: The database, which need not be there.
+        artifacts: Where files would go.
+        as_json: Whether to print JSON.
+        search: Says in lines what a search would do with the plan; None for a sweep.
+    """
     from orchestrator.cli.output import print_line, print_rows, text_of
     from orchestrator.forecast import forecast
 
-    plan = _prepared(spec, artifacts)
+    plan = prepared(spec, artifacts)
     with _known(db) as store:
         found = forecast(plan, store)
     rows = [
@@ -137,7 +177,7 @@ def _dry_run(spec: "Spec", db: str, artifacts: str, as_json: bool) -> None:
     ]  # fmt: skip
     print_rows(rows, [text_of("variant"), text_of("state")], as_json, title=spec.name)
     if not as_json:
-        for line in found.lines():
+        for line in (*found.lines(), *(search(plan) if search else ())):
             print_line(line)
 
 

@@ -1,6 +1,7 @@
 """The laboratory: what a search needs to have measured, wherever the numbers come from.
 
-Two implementations: tasks on a cluster (`orchestrator.search.bench`), and a recorded sweep (`orchestrator.replay`).
+Two implementations: tasks on a cluster (`orchestrator.search.cluster_laboratory`), and a recorded sweep
+(`orchestrator.replay`).
 """
 
 from collections.abc import Callable
@@ -39,7 +40,8 @@ class Laboratory(Protocol):
     def look(self, candidate: Candidate, rung: Rung, then: Callable[[LossInterval | Failure], None]) -> None:
         """Scores it on the first `rung.images` images in the search's order, and tells the budget's loss there.
 
-        On the last rung, of all images, `loss` is the loss of the whole score, as the leaderboard has it.
+        On the last rung, of all images, `loss` is the loss of the whole score, as the leaderboard has it. Where that
+        is known already, it may be the answer on any rung.
         """
 
     def confirm(self, candidate: Candidate, then: Callable[[Latency | Failure], None]) -> None:

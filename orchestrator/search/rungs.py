@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from tasks.looks import spent_levels
 
-SMALLEST_SHARE = 1 / 16
-"""Share of all images on the first rung, at least."""
+SMALLEST_SHARE = 1 / 32
+"""Share of all images on the first rung, at least: earlier looks save nothing more, since each one makes the others
+stricter (docs/uncertainty.md)."""
 
-SMALLEST_IMAGES = 16
+SMALLEST_IMAGES = 20
 """Images of the first rung, at least: on fewer, AP says next to nothing."""
 
 
@@ -38,9 +39,9 @@ def rungs(images: int, error_rate: float, looks_early: bool = True) -> tuple[Run
     """
     sizes = [images]
     smallest = max(SMALLEST_IMAGES, images * SMALLEST_SHARE)
-    while looks_early and sizes[0] // 2 >= smallest:
+    while looks_early and -(-sizes[0] // 2) >= smallest:
         sizes.insert(0, -(-sizes[0] // 2))
-    levels = spent_levels(tuple(size / images for size in sizes[:-1]), error_rate)
+    levels = spent_levels(sizes[:-1], images, error_rate)
     return tuple(
         Rung(size, level, size == images) for size, level in zip(sizes, (*levels, 1 - error_rate), strict=True)
     )

@@ -1,7 +1,7 @@
 """The search: latency first, then accuracy in rungs, of the candidates that could still win; the fastest first."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,6 +14,12 @@ from orchestrator.search.rungs import Rung
 from orchestrator.search.stops import Spent, StopRules
 from orchestrator.search.strategy import Strategy
 from tasks.types import Artifact, Failure, Latency, LossInterval, Verdict, VerdictKind
+
+EXHAUSTED = "every variant of the space was asked for"
+"""Why a search ends that no stop rule ended."""
+
+_ROUNDING = 1e-12
+"""By how much a loss may be over the budget, as in the view `leaderboard`: losses are differences of floats."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ class Search:
         rules: Rules,
         observer: SearchObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
+        earlier: Iterable[Candidate] = (),
+        seconds: float = 0.0,
     ) -> None:
         """Begins a search; `run` does the rest.
 
@@ -58,12 +66,15 @@ class Search:
             rules: How candidates are judged.
             observer: Who wants to know.
             clock: Seconds since whenever.
+            earlier: What earlier runs of this search settled, in order. Those that the strategy was not told are taken
+                up when it asks for them under the same number.
+            seconds: Wall time of the earlier runs.
         """
         self._strategy, self._laboratory, self._rules = strategy, laboratory, rules
         self._observer = observer or Unobserved()
-        self._clock, self._began = clock, clock()
+        self._clock, self._began = clock, clock() - seconds
         self.candidates: list[Candidate] = []
-        """Everything asked for, in order."""
+        """Everything asked for, in order; what earlier runs settled first."""
         self.stopped_by: str | None = None
         """Why nothing more is asked for."""
         self._untimed: set[Candidate] = set()
@@ -71,6 +82,13 @@ class Search:
         self._looked_at: set[Candidate] = set()
         self._since_best = 0
         self._is_advancing = self._is_due = False
+        self._untold: dict[int, Candidate] = {}
+        for candidate in earlier:
+            if candidate.is_told:
+                self._count(candidate)
+                self.candidates.append(candidate)
+            else:
+                self._untold[candidate.ask.number] = candidate
 
     @property
     def feasible(self) -> list[Candidate]:
@@ -79,8 +97,8 @@ class Search:
 
     @property
     def best(self) -> Candidate | None:
-        """The fastest of them."""
-        return min(self.feasible, key=lambda candidate: candidate.ratio, default=None)
+        """The fastest of them; of equally fast ones, the one that loses least."""
+        return min(self.feasible, key=_merit, default=None)
 
     @property
     def spent(self) -> Spent:
@@ -122,6 +140,9 @@ class Search:
         over = self._rules.stops.why_at_once(self.spent)
         rivals = self.feasible
         for candidate in list(self._waiting):
+            if candidate.ask.is_warm:
+                # A look at what is known costs nothing, and the strategy learns more from it.
+                continue
             rival = self._rules.objective.beaten_by(candidate, rivals)
             if rival is not None:
                 self._waiting.remove(candidate)
@@ -138,20 +159,32 @@ class Search:
                 return
             ask = self._strategy.ask() if why is None else None
             if ask is None:
-                self.stopped_by = why or "every variant of the space was asked for"
+                self.stopped_by = why or EXHAUSTED
                 self._observer.stopped(self.stopped_by)
                 return
+            settled = self._untold.pop(ask.number, None)
+            if settled is not None and settled.variant == ask.variant:
+                self._take_up(settled)
+                continue
             candidate = Candidate(ask)
             self.candidates.append(candidate)
             self._untimed.add(candidate)
             self._observer.asked(candidate)
             self._laboratory.make(candidate, partial(self._take_artifact, candidate))
 
+    def _take_up(self, candidate: Candidate) -> None:
+        """Tells the strategy what an earlier run settled, and could not tell any more."""
+        self._count(candidate)
+        self.candidates.append(candidate)
+        self._tell(candidate)
+        self._is_due = True
+
     def _look(self) -> None:
         """Looks at the fastest ones that wait, once it is known which those are."""
         if self._untimed and not self._laboratory.times_elsewhere:
             return
-        while self._waiting and len(self._looked_at) < self._laboratory.width:
+        # An answer that came at once may have beaten those that wait: they are dropped first.
+        while not self._is_due and self._waiting and len(self._looked_at) < self._laboratory.width:
             # Of equally fast ones, the one that was looked at before goes on.
             candidate = min(self._waiting, key=lambda each: (each.ratio, -each.rungs))
             self._waiting.remove(candidate)
@@ -188,8 +221,8 @@ class Search:
         candidate.interval = result
         candidate.rungs += 1
         limit = self._rules.budget.limit if self._rules.budget else None
-        if rung.is_last:
-            is_over = limit is not None and result.loss > limit
+        if rung.is_last or result.images >= self._laboratory.images:
+            is_over = limit is not None and result.loss > limit + _ROUNDING
             self._settle(candidate, "infeasible" if is_over else "feasible", _on_all_images(result, limit))
         elif limit is not None and result.low > limit:
             self._settle(candidate, "infeasible", _on_some_images(result, limit))
@@ -235,16 +268,32 @@ class Search:
         self._advance()
 
     def _settle(self, candidate: Candidate, kind: VerdictKind, because: str) -> None:
-        best = self.best
         interval = candidate.interval
         images = interval.images if interval else 0
         candidate.verdict = Verdict(kind, images, self._laboratory.images, interval, because)
-        is_better = kind == "feasible" and (best is None or candidate.ratio < best.ratio)
-        self._since_best = 0 if is_better else self._since_best + 1
+        self._count(candidate)
+        # The record comes first: a driver that dies in between tells from it when it is started again.
+        self._observer.settled(candidate)
+        self._tell(candidate)
+
+    def _tell(self, candidate: Candidate) -> None:
         if not candidate.is_told:
             candidate.is_told = True
             self._strategy.tell(candidate)
-        self._observer.settled(candidate)
+
+    def _count(self, candidate: Candidate) -> None:
+        rivals = [rival.ratio for rival in self.feasible if rival is not candidate]
+        is_better = candidate.is_feasible and candidate.ratio < min(rivals, default=float("inf"))
+        self._since_best = 0 if is_better else self._since_best + (not candidate.ask.is_warm)
+
+
+def _merit(candidate: Candidate) -> tuple[float, float]:
+    return candidate.ratio, candidate.interval.loss if candidate.interval else 0.0
+
+
+def _rank(candidate: Candidate) -> tuple[float, float]:
+    assert candidate.interval is not None
+    return candidate.ratio, candidate.interval.loss
 
 
 def _beaten(candidate: Candidate, rival: Candidate) -> tuple[VerdictKind, str]:

@@ -152,17 +152,21 @@ def calibration_order(ids: Iterable[int], seed: int) -> tuple[int, ...]:
     return tuple(ordered[position] for position in np.argsort(keys, kind="stable"))
 
 
-def refuse_overlap(calibration: Dataset, evaluation: Dataset) -> None:
-    """Refuses calibration images that are evaluation images too, whatever their names and ids.
+def refuse_overlap(
+    calibration: Dataset, evaluation: Dataset, role: str = "calibration", other_role: str = "evaluation"
+) -> None:
+    """Refuses images of one set that are images of another one, too, whatever their names and ids.
 
     Only files of equal size are compared by content.
 
     Args:
-        calibration: Images that ranges are estimated on.
-        evaluation: Images that mAP is measured on.
+        calibration: Images that ranges are estimated on, or of another role.
+        evaluation: Images that mAP is measured on, or of another role.
+        role: What the first set is for, in messages.
+        other_role: What the second set is for, in messages.
 
     Raises:
-        DataMistake: If any file is in both, naming the ids.
+        DataMistake: If any file is in both, naming the sets and the ids.
     """
     by_size: dict[int, list[ImageFile]] = {}
     for image in evaluation.images:
@@ -177,14 +181,21 @@ def refuse_overlap(calibration: Dataset, evaluation: Dataset) -> None:
     if not pairs:
         return
     examples = ", ".join(
-        f"{image.image_id} ({Path(image.path).name}) is evaluation image {twin.image_id} ({Path(twin.path).name})"
+        f"{image.image_id} ({Path(image.path).name}) is {other_role} image {twin.image_id} ({Path(twin.path).name})"
         for image, twin in pairs[:EXAMPLES]
     )
     more = f", and {len(pairs) - EXAMPLES} more" if len(pairs) > EXAMPLES else ""
+    advice = "Calibrate on other images, such as the training set" if role == "calibration" else "Give disjoint sets"
     raise DataMistake(
-        f"calibration images must not be evaluation images too, but {len(pairs)} of {len(calibration)} are: "
-        f"calibration image {examples}{more}. Calibrate on other images, such as the training set"
+        f"{role} images must not be {other_role} images too, but {len(pairs)} of {len(calibration)} are: "
+        f"{role} image {examples}{more}. The sets are {_place_of(calibration)} and {_place_of(evaluation)}. {advice}"
     )
+
+
+def _place_of(dataset: Dataset) -> str:
+    """Says where a set was read, by its annotations too: two sets may share a folder."""
+    folder = str(Path(dataset.images[0].path).parent)
+    return folder if dataset.annotations_path is None else f"{folder} with {dataset.annotations_path}"
 
 
 def _refuse(problems: Sequence[Problem], source: str) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks.uncertainty import IOU_THRESHOLDS, Matches, average_precision, loss_interval
+from tasks.average_precision import average_precision
+from tasks.matches import IOU_THRESHOLDS, Matches
+from tasks.uncertainty import loss_interval
 
 CLASSES = 80
 

@@ -273,17 +273,26 @@ def test_one_artifact_of_several_variants_is_an_ambiguous_name(store: Store, eng
 
 
 def test_the_questions_in_the_documentation_are_answered(store: Store, engine: Engine) -> None:
+    samples.fill_study(store)
     samples.fill(store)
     page = dictionary().partition("```sql\n")[2].partition("```")[0]
-    fastest, categories, calibration, layers, operators = [
+    fastest, categories, calibration, layers, operators, studies = [
         queries.sql(engine, query) for query in page.strip().rstrip(";").split(";")
     ]
-    assert [row["variant"] for row in fastest] == [samples.DYNAMIC.label]
+    assert [row["variant"] for row in fastest] == [samples.DYNAMIC.label] * 2
     assert categories == [{"category": "cat", "loss": pytest.approx(0.1)}]
     assert calibration == [{"calibration_images": 64, "calibration_seed": 0, "ap_loss": pytest.approx(0.1)}]
     assert [row["layer"] for row in layers] == ["Conv2d_1_depthwise", "Conv2d_0"]
     assert [(row["operator"], row["kernel"], row["ms"]) for row in operators] == [
-        ("CONV_2D", "reference", 4.0), ("CONV_2D", "XNNPACK", 3.0), ("QUANTIZE", "XNNPACK", 1.0),
+        (operator, kernel, ms)
+        for operator, kernel, ms in (
+            ("CONV_2D", "reference", 4.0), ("CONV_2D", "XNNPACK", 3.0), ("QUANTIZE", "XNNPACK", 1.0),
+        )
+        for _sweep in range(2)
+    ]  # fmt: skip
+    assert [(row["study"], row["verdict"], row["variants"], row["images"]) for row in studies] == [
+        ("study", "feasible", 1, 80), ("study", "infeasible", 1, 120), ("study", "no_gain", 1, 0),
+        ("study", "unsupported", 1, 0),
     ]  # fmt: skip
 
 

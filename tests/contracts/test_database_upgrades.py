@@ -10,7 +10,8 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, MetaData, select
+from sqlalchemy import Engine, MetaData, select, text
+from sqlalchemy.exc import IntegrityError
 
 from results import queries, schema
 from results.connect import MIGRATIONS, check_database, open_database, open_unchecked, upgrade_database
@@ -20,7 +21,8 @@ from tests.contracts.test_databases import default_differs
 from tests.results import samples
 
 DETECTOR, DATASET, HOST, SWEEP = "d" * 64, "e" * 64, "f" * 64, "5" * 64
-NOW = datetime(2026, 11, 1, tzinfo=UTC)
+NOW, EARLIER = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)
+FAILED, STARTED = "a" * 64, "6" * 64
 
 # Label, axes as schema 0001 wrote them into `scheme_json`, and the share of multiply-accumulates by arithmetic.
 OLD = (
@@ -40,14 +42,14 @@ OLD = (
 )  # fmt: skip
 
 
-@pytest.fixture(params=["0001", "0002", "0003"])
+@pytest.fixture(params=["0001", "0002", "0003", "0004"])
 def older(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
 def old(url: str, older: str) -> Iterator[Engine]:
-    """A database of an older schema with one finished sweep."""
+    """A database of an older schema with one finished sweep, and one before it that was given up."""
     engine = open_unchecked(url, create=True)
     with engine.begin() as connection:
         config = Config(attributes={"connection": connection})
@@ -79,12 +81,30 @@ def rows_of_0001() -> Iterator[tuple[str, dict[str, Any]]]:
         "provenance": {}, "budget_metric": "ap", "budget_max_loss": 0.15, "budget_relative": False,
         "reference_variant_key": key(0), "artifacts_url": "./artifacts", "started_at": NOW, "resumed_at": NOW,
     }  # fmt: skip
+    yield from unscored_of_0001()
     for position in range(len(OLD)):
         yield "sweep_variants", {
             "sweep_key": SWEEP, "variant_key": key(position), "position": position, "status": "done",
             "request_key": key(position), "artifact_sha256": key(position), "accuracy_key": key(position),
             "latency_key": key(position), "settled_at": NOW,
         }  # fmt: skip
+
+
+def unscored_of_0001() -> Iterator[tuple[str, dict[str, Any]]]:
+    """A sweep before it, with a variant that waits and one that failed."""
+    yield "failure_records", {
+        "key": FAILED, "stage": "quantize", "reason": "worker_lost", "message": "lost", "detail": "", "created_at": NOW,
+    }  # fmt: skip
+    yield "sweeps", {
+        "key": STARTED, "name": "started", "spec": "name: started", "detector_sha256": DETECTOR,
+        "dataset_fingerprint": DATASET, "provenance": {}, "reference_variant_key": key(0), "artifacts_url": "./a",
+        "started_at": EARLIER, "resumed_at": EARLIER,
+    }  # fmt: skip
+    yield "sweep_variants", {"sweep_key": STARTED, "variant_key": key(0), "position": 0, "status": "pending"}
+    yield "sweep_variants", {
+        "sweep_key": STARTED, "variant_key": key(1), "position": 1, "status": "failed", "request_key": FAILED,
+        "failure_key": FAILED, "settled_at": EARLIER,
+    }  # fmt: skip
 
 
 def measurements_of_0001(position: int, shares: dict[str, float]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -125,7 +145,7 @@ def test_the_upgraded_schema_is_the_schema_of_the_code(old: Engine, older: str) 
             connection, opts={"version_table": schema.VERSION_TABLE, "compare_server_default": default_differs}
         )
         assert compare_metadata(context, schema.tables) == []
-    assert check_database(old)["sweeps"] == 1
+    assert check_database(old)["sweeps"] == 2
 
 
 def test_every_row_is_kept_as_it_was(old: Engine) -> None:
@@ -214,5 +234,36 @@ def test_an_old_artifact_is_found_with_an_audit_that_names_no_layers(old: Engine
 def test_new_results_stand_beside_old_ones(url: str, old: Engine) -> None:
     upgrade_database(old)
     samples.fill(Store(open_database(url, create=False)))
-    assert [row["sweep"] for row in queries.sweeps(old)] == ["sample", "old"]
+    samples.fill_study(Store(open_database(url, create=False)))
+    assert [row["sweep"] for row in queries.sweeps(old)] == ["study", "sample", "old", "started"]
     assert len(queries.leaderboard(old, "old")) == len(OLD)
+
+
+def test_an_old_sweep_has_the_kind_of_a_sweep_and_its_variants_their_states(old: Engine) -> None:
+    upgrade_database(old)
+    counts = [(row["kind"], row["done"], row["stopped"], row["failed"], row["pending"]) for row in queries.sweeps(old)]
+    assert counts == [("sweep", 4, 0, 0, 0), ("sweep", 0, 0, 1, 1)]
+    assert Store(old).statuses(STARTED) == {key(0): "pending", key(1): "failed"}
+    assert [row["reason"] for row in queries.failures(old, "started")] == ["worker_lost"]
+    names = ("verdict", "trial", "confirm_ap", "confirm_ap_loss")
+    assert {row[name] for row in queries.leaderboard(old) for name in names} == {None}
+
+
+@pytest.mark.parametrize("older", ["0004"], indirect=True)
+def test_a_second_latency_is_kept_and_a_view_of_the_users_too(old: Engine) -> None:
+    with old.begin() as connection:
+        connection.execute(text(f"UPDATE sweep_variants SET own_latency_key = '{key(1)}' WHERE variant_key = '{key(0)}'"
+                                " AND status = 'done'"))  # fmt: skip
+        connection.execute(text("CREATE VIEW mine AS SELECT count(*) AS n FROM sweep_variants"))
+    upgrade_database(old)
+    rows = {row["variant_key"]: row["own_latency_ratio"] for row in queries.leaderboard(old)}
+    assert rows == {key(0): 0.9, key(1): None, key(2): None, key(3): None}
+    assert queries.sql(old, "SELECT n FROM mine") == [{"n": len(OLD) + 2}]
+
+
+def test_an_upgraded_database_refers_to_no_variant_that_is_not_there(old: Engine) -> None:
+    upgrade_database(old)
+    missing = "INSERT INTO sweep_variants (sweep_key, variant_key, position, status) VALUES ('no', 'no', 0, '{}')"
+    for status, broken in (("pending", "(?i)foreign key"), ("swept", "(?i)check")):
+        with pytest.raises(IntegrityError, match=broken), old.begin() as connection:
+            connection.execute(text(missing.format(status)))

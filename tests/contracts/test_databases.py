@@ -110,6 +110,21 @@ def test_tables_of_others_may_stand_beside_ours_but_not_in_their_place(url: str)
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "v3.0.0.d"
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_optuna_keeps_its_studies_in_the_same_database(url: str, is_first: bool) -> None:
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if not is_first:
+        open_database(url).dispose()
+    storage = optuna.storages.RDBStorage(url.replace("postgresql://", "postgresql+psycopg://"))
+    theirs = optuna.create_study(storage=storage, study_name="theirs")
+    theirs.tell(theirs.ask(), 1.0)
+    engine = open_database(url)
+    samples.fill_study(Store(engine))
+    assert check_database(engine)["sweeps"] == 1
+    assert [trial.value for trial in optuna.load_study(study_name="theirs", storage=storage).trials] == [1.0]
+
+
 def test_a_foreign_table_of_our_name_is_left_alone(url: str) -> None:
     engine = open_unchecked(url, create=True)
     with engine.begin() as connection:
@@ -347,7 +362,7 @@ def test_logs_of_crashed_tools_are_stored_whatever_they_hold(store: Store) -> No
 
 def test_writing_everything_twice_changes_no_row(store: Store, engine: Engine) -> None:
     def rows() -> dict[str, list[Any]]:
-        times = {"resumed_at", "settled_at", "created_at"}
+        times = {"resumed_at", "settled_at", "created_at", "decided_at"}
         with engine.connect() as connection:
             return {
                 table.name: sorted(
@@ -356,10 +371,10 @@ def test_writing_everything_twice_changes_no_row(store: Store, engine: Engine) -
                 for table in schema.tables.sorted_tables
             }
 
-    first = samples.fill(store)
+    first = samples.fill(store), samples.fill_study(store)
     before = rows()
     assert all(before.values())
-    assert samples.fill(store) == first
+    assert (samples.fill(store), samples.fill_study(store)) == first
     assert rows() == before
 
 
@@ -386,6 +401,9 @@ def test_resuming_a_sweep_keeps_what_was_settled(store: Store, engine: Engine) -
         {"budget_max_loss": 0.02},
         {"budget_relative": True},
         {"budget_metric": "AP50"},
+        {"kind": "study"},
+        {"kind": "find_best"},
+        {"confirm_fingerprint": samples.DATASET},
     ],
 )
 def test_a_sweep_of_other_content_is_another_sweep(store: Store, changed: dict[str, Any]) -> None:
@@ -395,13 +413,18 @@ def test_a_sweep_of_other_content_is_another_sweep(store: Store, changed: dict[s
 
 
 @pytest.mark.parametrize(
-    "changed", [{"reference": samples.THREADS, "variants": samples.VARIANTS[:2]}, {"budget_metric": "mAP"}]
+    "changed",
+    [
+        {"reference": samples.THREADS, "variants": samples.VARIANTS[:2]},
+        {"budget_metric": "mAP"},
+        {"kind": "broom"},
+    ],
 )
-def test_a_sweep_without_its_reference_or_with_an_unknown_metric_is_refused(
+def test_a_sweep_without_its_reference_or_of_an_unknown_metric_or_kind_is_refused(
     store: Store, changed: dict[str, Any]
 ) -> None:
     samples.register(store)
-    with pytest.raises(ValueError, match=r"not among the variants|metrics: ap, ap50"):
+    with pytest.raises(ValueError, match=r"not among the variants|metrics: ap, ap50|choices: sweep, study"):
         samples.begin(store, **changed)
 
 

@@ -47,6 +47,17 @@ def _overlap(place):
     return _sweep(place, GOOD)
 
 
+SPLIT = (
+    "evaluation:\n  search: {images: val/images, annotations: val/annotations.json}\n"
+    "  confirm: {images: more/images, annotations: more/annotations.json}\n"
+)
+
+
+def _overlap_of_search_and_confirmation(place):
+    shutil.copytree(place / "val", place / "more")
+    return _sweep(place, HEAD + SPLIT + SPACE)
+
+
 def _missing_image(place):
     next((place / "val" / "images").iterdir()).unlink()
     return _sweep(place, GOOD)
@@ -133,6 +144,31 @@ MISTAKES = {
     "a truncated image": (_truncated_image, "cannot be decoded: Truncated File Read"),
     "text as an image": (_text_as_image, ".jpg"),
     "calibration images that are evaluated": (_overlap, "9999"),
+    "confirmation images that are searched on": (_overlap_of_search_and_confirmation, "more/annotations.json"),
+    "a confirmation key misspelt": (
+        lambda p: _sweep(p, HEAD + SPLIT.replace("  confirm", "  confirmation") + SPACE),
+        "unknown key `evaluation.confirmation`; choices: search, confirm",
+    ),
+    "a study without a budget": (
+        lambda p: ("study", *_sweep(p, HEAD + VAL + SPACE)[1:]),
+        "a study needs to know how large a loss may be: give `budget: {max_loss: 0.01}`",
+    ),
+    "the best of a grid without a budget": (
+        lambda p: _sweep(p, HEAD + VAL + SPACE, "--find-best"),
+        "--find-best needs to know how large a loss may be",
+    ),
+    "a study with an unknown sampler": (
+        lambda p: ("study", *_sweep(p, GOOD)[1:], "--sampler", "best"),
+        "--sampler is 'best': Input should be 'tpe', 'gp', 'nsga2', 'random', 'qmc' or 'brute_force'",
+    ),
+    "exporting from a missing database": (
+        lambda p: ("export", "float16", "--out", p / "exported", "--db", p / "results.db"),
+        "results.db",
+    ),
+    "exporting into a folder in use": (
+        lambda p: ("export", "float16", "--out", p / "val", "--db", p / "results.db"),
+        "is a folder that holds something; name another one",
+    ),
     "too few calibration images": (
         lambda p: _sweep(p, GOOD.replace("calibration_images: 4", "calibration_images: 99")),
         "calibration_images is 99, but the calibration set",
@@ -191,7 +227,7 @@ def test_help_answers_without_loading_a_framework():
 
     script = (
         "import sys, orchestrator.cli.main as main\n"
-        "heavy = {'tensorflow', 'torch', 'ray', 'numpy', 'sqlalchemy', 'pydantic', 'PIL'} & sys.modules.keys()\n"
-        "print(', '.join(heavy))"
+        "heavy = {'tensorflow', 'torch', 'ray', 'optuna', 'plotly', 'numpy', 'sqlalchemy', 'pydantic', 'PIL'}\n"
+        "print(', '.join(heavy & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).stdout == b"\n"

@@ -321,6 +321,91 @@ def test_pareto_classes_failures_sweeps_and_show(database: Path) -> None:
     assert "sample" in run("sweeps").stdout
 
 
+@pytest.fixture
+def study(database: Path) -> Path:
+    """The sample sweep, and after it the sample study."""
+    samples.fill_study(Store(open_database(str(database))))
+    return database
+
+
+def test_what_a_study_stopped_stands_below_the_scores_with_what_was_decided(study: Path) -> None:
+    lines = run("leaderboard").stdout.splitlines()
+    first = lines.index("not scored on every image:")
+    above = [line.split()[0] for line in lines[2:first] if line]
+    assert above == [
+        variant.label for variant in (samples.DYNAMIC, samples.REFERENCE, samples.THREADS, samples.PER_TENSOR)
+    ]
+    assert [line.strip().split(maxsplit=2) for line in lines[first + 1 : first + 4]] == [
+        ["variant", "ratio", "decided"],
+        [samples.STATIC.label, "0.50", "infeasible after 40 of 80: loss .045 [.020,.070]"],
+        [samples.FLOAT16.label, "0.90", "no gain"],
+    ]
+    wide = " ".join(run("leaderboard", "--wide").stdout.split())
+    label = samples.STATIC.label
+    assert f"{label} 0.50 [0.49,0.51] infeasible after 40 of 80 images: loss 0.045 [0.020, 0.070] " in wide
+    assert all(len(line) <= 120 for line in lines)
+    assert "not scored on every image" not in run("leaderboard", "--sweep", "sample").stdout
+
+
+def test_the_footer_of_a_study_names_the_winner_and_what_it_took(study: Path) -> None:
+    lines = run("leaderboard").stdout.splitlines()
+    assert lines[-3] == f"fastest within the budget: {samples.DYNAMIC.label}"
+    # Six variants are five builds: two of them differ in the number of threads.
+    assert lines[-1] == (
+        "verdicts: 1 feasible, 1 infeasible, 1 no gain, 1 unsupported; 200 of 400 images inferred (50.0%)"
+    )
+    assert "verdicts:" not in run("leaderboard", "--sweep", "sample").stdout
+
+
+def test_the_reference_of_a_study_is_no_candidate(database: Path) -> None:
+    store = Store(open_database(str(database)))
+    sweep = samples.begin(store, name="beaten", kind="study")
+    samples.measure(store, sweep, samples.MEASURED[0])
+    samples.measure(store, sweep, samples.MEASURED[3])
+    lines = run("leaderboard").stdout.splitlines()
+    assert lines[-2:] == ["no variant is within the budget", "verdicts: none yet; 0 of 400 images inferred (0.0%)"]
+
+
+def test_a_study_in_json_and_markdown_tells_verdict_and_confirmation(study: Path) -> None:
+    rows = {row["variant"]: row for row in rows_of("leaderboard")}
+    static, dynamic = rows[samples.STATIC.label], rows[samples.DYNAMIC.label]
+    assert all(row.keys() >= DESIGN_KEYS for row in rows.values())
+    assert (static["ap"], static["status"], static["verdict"], static["verdict_images"]) == (
+        None, "stopped", "infeasible", 40,
+    )  # fmt: skip
+    assert (dynamic["verdict"], dynamic["trial"], dynamic["confirm_ap"]) == ("feasible", 1, 0.46)
+    lines = run("leaderboard", "--markdown").stdout.splitlines()
+    assert not [line for line in lines if line.startswith(f"| {samples.STATIC.label}")]
+    assert lines[lines.index("Not scored on every image:") + 2 :][:2] == [
+        f"- `{samples.FLOAT16.label}`: no gain",
+        f"- `{samples.STATIC.label}`: infeasible after 40 of 80 images: loss 0.045 [0.020, 0.070]",
+    ]
+    shown = dict(line.split(maxsplit=1) for line in run("show", samples.DYNAMIC.label).stdout.splitlines()[2:])
+    expected = {"verdict": "feasible", "verdict_because": "loses 0.0100", "confirm_ap": "0.46",
+                "confirm_dataset": "confirmation set", "inferred": "80"}  # fmt: skip
+    assert {name: shown.get(name, "").strip() for name in expected} == expected
+
+
+def test_studies_are_listed_among_the_sweeps(study: Path) -> None:
+    assert [(row["sweep"], row["kind"], row["stopped"]) for row in rows_of("sweeps")] == [
+        ("study", "study", 2), ("sample", "sweep", 0),
+    ]  # fmt: skip
+    assert all(len(line) <= 120 for line in run("sweeps").stdout.splitlines())
+
+
+def test_the_nearest_say_what_they_need(study: Path) -> None:
+    lines = run("nearest").stdout.splitlines()
+    assert lines == [
+        f"{samples.STATIC.label}: 0.50 of float32's time",
+        "  needs a budget of about 0.0450 instead of 0.01, judged by 40 of 80 images (0.0200 to 0.0700 with 99 %)",
+    ]
+    assert [row["variant"] for row in rows_of("nearest", "--sweep", "sample")] == [samples.STATIC.label]
+    store = Store(open_database(str(study)))
+    samples.begin(store, name="empty")
+    assert run("nearest").stdout == "no variant with a loss is over the budget\n"
+    assert rows_of("nearest") == []
+
+
 def test_sql_reads_and_does_not_write(database: Path) -> None:
     query = "SELECT variant, ap FROM leaderboard WHERE feasible ORDER BY latency_ratio"
     assert rows_of("sql", query)[0] == {"variant": samples.DYNAMIC.label, "ap": 0.49}
@@ -403,14 +488,14 @@ def test_db_upgrade_makes_a_database_only_when_asked(tmp_path: Path) -> None:
     path = str(tmp_path / "new.db")
     result = runner.invoke(db.app, ["upgrade", "--db", path])
     assert isinstance(result.exception, DatabaseMistake)
-    assert "upgraded from nothing to 0004" in run("upgrade", "--create", "--db", path, app=db.app).stdout
-    assert "is at schema 0004 already" in run("upgrade", "--db", path, app=db.app).stdout
+    assert "upgraded from nothing to 0005" in run("upgrade", "--create", "--db", path, app=db.app).stdout
+    assert "is at schema 0005 already" in run("upgrade", "--db", path, app=db.app).stdout
 
 
 def test_db_check_tells_the_schema_and_the_number_of_sweeps(database: Path) -> None:
-    assert run("check", app=db.app).stdout == f"{database}: schema 0004, whole, 1 sweeps\n"
+    assert run("check", app=db.app).stdout == f"{database}: schema 0005, whole, 1 sweeps\n"
     (facts,) = json.loads(run("check", "--json", app=db.app).stdout)
-    assert facts == {"database": str(database), "schema": "0004", "sweeps": 1}
+    assert facts == {"database": str(database), "schema": "0005", "sweeps": 1}
 
 
 def test_json_has_no_nan_and_tables_show_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from tasks.types import (
     Profile,
     RuntimeSettings,
     Variant,
+    Verdict,
 )
 
 DETECTOR = key_of("detector")
@@ -217,6 +218,65 @@ def fill(store: Store, **changed: object) -> str:
     put_profile(store)
     put_comparison(store)
     put_sensitivity(store)
+    return sweep
+
+
+PARTIAL = Verdict("infeasible", 40, 80, LossInterval(0.045, 0.02, 0.07, 0.99, 1000, 3, 40), "loses 0.0200 to 0.0700")
+"""Decided on half of the images."""
+
+NO_GAIN = Verdict("no_gain", 0, 80, None, "takes 0.900 of float32's time, another 0.880")
+"""Decided by the latency alone."""
+
+FEASIBLE = Verdict("feasible", 80, 80, LossInterval(0.01, -0.005, 0.02, 0.95, 1000, 3, 80), "loses 0.0100")
+"""Decided on every image: the loss of DYNAMIC."""
+
+UNSUPPORTED = Verdict("unsupported", 0, 80, None, "quantize: audit_mismatch: the file is float")
+
+
+def stop(store: Store, sweep: str, measured: Measured, verdict: Verdict, trial: int | None, inferred: int) -> None:
+    """Stores artifact and latency of one variant, and that a search gave it up."""
+    label = measured.variant.label
+    made = artifact(label)
+    request, timed = key_of("request", label), key_of("latency", label)
+    store.put_artifact(request, DETECTOR, measured.variant.scheme, {"tensorflow": "2.21"}, made, 8.5)
+    settings = {"threads": measured.variant.settings.threads}
+    store.put_latency(
+        timed, made.structure_sha256, settings, measured.host, latency(measured.ratio, noisy=measured.noisy)
+    )
+    keys = {"request_key": request, "latency_key": timed}
+    store.settle_variant(
+        sweep, variant_key(DETECTOR, measured.variant), "stopped", **keys, verdict=verdict, trial=trial,
+        inferred=inferred,
+    )  # fmt: skip
+
+
+CONFIRMATION = key_of("confirmation images")
+
+
+def confirm(store: Store, sweep: str, variant: Variant, ap: float) -> str:
+    """Stores the AP of a variant on the confirmation images, and returns its key."""
+    made, key = artifact(variant.label), key_of("confirmation", variant.label)
+    scores = replace(accuracy(f"confirmation {variant.label}", ap), images=20)
+    store.put_accuracy(key, made.sha256, CONFIRMATION, scores, {"score_threshold": 0.01})
+    store.put_confirmation(sweep, variant_key(DETECTOR, variant), key)
+    return key
+
+
+def fill_study(store: Store, name: str = "study", **changed: object) -> str:
+    """Stores a study of the sample variants: DYNAMIC wins and is confirmed, STATIC is stopped on half of the images,
+    FLOAT16 by its latency, PER_TENSOR is unsupported, and THREADS was not asked for."""
+    register(store)
+    store.put_dataset(CONFIRMATION, "confirmation set", 20, {1: "cat"}, "more.json")
+    sweep = begin(store, name=name, **{"kind": "study", "confirm_fingerprint": CONFIRMATION} | changed)
+    measure(store, sweep, MEASURED[0])
+    stop(store, sweep, MEASURED[3], PARTIAL, trial=0, inferred=120)
+    measure(store, sweep, MEASURED[2])
+    store.put_verdict(sweep, variant_key(DETECTOR, DYNAMIC), FEASIBLE, trial=1, inferred=80)
+    stop(store, sweep, MEASURED[1], NO_GAIN, trial=2, inferred=0)
+    fail(store, sweep, PER_TENSOR)
+    store.put_verdict(sweep, variant_key(DETECTOR, PER_TENSOR), UNSUPPORTED, trial=3, inferred=0)
+    before, after = (confirm(store, sweep, variant, ap) for variant, ap in ((REFERENCE, 0.48), (DYNAMIC, 0.46)))
+    store.put_loss_interval(key_of("confirmed"), after, before, LossInterval(0.02, -0.01, 0.05, 0.95, 1000, 0, 20))
     return sweep
 
 
