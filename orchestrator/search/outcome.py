@@ -57,7 +57,8 @@ def outcome_of(
         limit: The budget's largest loss; None without a budget.
         tells_constraints: Whether the optimizer may know about feasibility; if not, everything that was scored is
             complete.
-        learns_from_pruned: Whether it learns from trials that were ended early.
+        learns_from_pruned: Whether it may be left without trials that were ended early; otherwise those of known
+            values are complete, with a constraint that is hardly broken.
 
     Returns:
         The outcome.

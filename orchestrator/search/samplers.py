@@ -27,7 +27,8 @@ class Sampler:
     """Whether it is kept from combinations that turned out to be unsupported."""
 
     learns_from_pruned: bool = True
-    """Whether it learns from trials that were ended early."""
+    """Whether it may be left without trials that were ended early; one that models only complete trials, and needs some
+    of them to begin with, may not."""
 
     package: str | None = None
     """A distribution that it takes and that may be missing."""
@@ -85,7 +86,7 @@ SAMPLERS: dict[str, Sampler] = {
         package="torch",
         install="pip install 'quantsweep[torch]'",
     ),
-    "nsga2": Sampler(_nsga2, is_flat=True, avoids_unsupported=True, learns_from_pruned=False),
+    "nsga2": Sampler(_nsga2, is_flat=True, avoids_unsupported=True),
     "random": Sampler(_random),
     "qmc": Sampler(_qmc, is_flat=True, package="scipy", install="pip install scipy"),
     "brute_force": Sampler(_brute_force),

@@ -168,7 +168,7 @@ def test_an_interval_beyond_the_budget_breaks_the_constraint_even_if_the_loss_wi
 
 @pytest.mark.parametrize("kind", ["dominated", "no_gain"])
 def test_what_another_one_beat_is_never_the_best_though_its_loss_is_unknown(kind: VerdictKind) -> None:
-    for name in ("tpe", "nsga2"):
+    for name in AVAILABLE:
         asks = strategy(sampler=name)
         trial = told(kind, asks, images=0, ratio=0.3)
         assert trial.value == 0.3
@@ -187,7 +187,7 @@ def test_the_unsupported_is_learned_from_and_failures_are_not() -> None:
 
 
 def test_all_complete_trials_have_the_same_constraints() -> None:
-    for name in ("tpe", "nsga2"):
+    for name in AVAILABLE:
         asks = strategy(sampler=name)
         search(asks).run()
         complete = [trial for trial in asks.study.trials if trial.state == TrialState.COMPLETE]
