@@ -106,11 +106,16 @@ class Study:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has ended by its stop rules, so that nothing is left to do and no executor is needed."""
+        """Whether it has ended by its stop rules, so that nothing is left to do and no executor is needed.
+
+        If the whole space was asked for, what failed for reasons that may be gone is tried again.
+        """
         if not self._has_ended:
             return False
         ended = self._optuna.user_attrs.get("ended") or {}
-        return ended.get("by") == EXHAUSTED or ended.get("stops") == asdict(self.stops)
+        if ended.get("by") == EXHAUSTED:
+            return not any(each.verdict.kind == "failed" for each in self._stored.values())
+        return bool(ended.get("stops") == asdict(self.stops))
 
     @property
     def _has_ended(self) -> bool:
@@ -245,7 +250,7 @@ class Study:
         for variant, each in stored.items():
             is_told = variant in told
             # What the strategy will ask for again, under a new number, is not settled.
-            if not is_told and (each.trial is None or each.verdict.kind in ("failed", "noisy", "unsettled")):
+            if not is_told and (each.trial is None or each.verdict.kind in ("failed", "unsettled")):
                 continue
             key = latency_keys[variant_key(self._plan.detector.sha256, variant)]
             if key is not None:

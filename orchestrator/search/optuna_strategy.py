@@ -1,7 +1,6 @@
 """The strategy of a study: Optuna proposes, nothing is asked for twice, and every trial ends with what is known."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,10 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OptunaStrategy", "Settled", "open_study"]
 
-_MOST_FAILURES = 2
-"""How often a variant is asked for that could not be measured."""
-
-
 @dataclass(frozen=True)
 class Settled:
     """A trial of an earlier run of a study that will not be asked for again."""
@@ -36,7 +31,7 @@ class Settled:
     """What it asked for."""
 
     state: str
-    """`COMPLETE`, `PRUNED` or `FAIL`."""
+    """`COMPLETE`, `PRUNED`, or `FAIL` if its latency was noisy in all attempts."""
 
     attributes: dict[str, Any]
     """Its user attributes: `variant`, and where they are known `warm`, `artifact`, `latency_ratio`, `verdict`,
@@ -97,8 +92,7 @@ class OptunaStrategy:
     def ask(self) -> Ask | None:
         """Returns what was left running, then what is known, then what the sampler proposes; None if nothing is left.
 
-        A variant that could not be measured in an earlier run is asked for once more, one that the earlier run only
-        did not get to as often as needed.
+        A variant that an earlier run failed to measure, or did not get to, is asked for again.
         """
         if self._interrupted:
             frozen, variant = self._interrupted.pop(0)
@@ -156,25 +150,17 @@ class OptunaStrategy:
 
     def _take_stock(self) -> None:
         """Sorts the trials of earlier runs."""
-        failures: Counter[Variant] = Counter()
-        failed: dict[Variant, FrozenTrial] = {}
         trials = self.study.get_trials(deepcopy=False)
         for frozen in trials:
             state, variant = frozen.state.name, self.axes.variant(frozen.params)
-            if variant is not None and variant in self._left and state in ("COMPLETE", "PRUNED"):
+            is_settled = state in ("COMPLETE", "PRUNED") or frozen.user_attrs.get("verdict") == "noisy"
+            if variant is not None and variant in self._left and is_settled:
                 del self._left[variant]
                 self._settle(frozen, variant)
                 self._learn(variant, frozen.user_attrs.get("verdict"))
-            elif variant is not None and frozen.user_attrs.get("verdict") in ("failed", "noisy") and state == "FAIL":
-                failures[variant] += 1
-                failed[variant] = frozen
         for frozen in trials:
             if frozen.state.name == "RUNNING":
                 self._take_up(frozen)
-        for variant, frozen in failed.items():
-            if variant in self._left and failures[variant] >= _MOST_FAILURES:
-                del self._left[variant]
-                self._settle(frozen, variant)
         self._settled.sort(key=lambda each: each.number)
 
     def _settle(self, frozen: "FrozenTrial", variant: Variant) -> None:
