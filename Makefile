@@ -52,6 +52,8 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.latency_of_structures
 	$(BIN)/python -m tests.benchmarks.textbook_sweep
 	$(BIN)/python -m tests.benchmarks.uncertainty
+	$(BIN)/python -m tests.benchmarks.interval_stop
+	$(BIN)/python -m tests.benchmarks.unsupported_combinations
 	$(BIN)/python -m tests.benchmarks.calibration
 	$(BIN)/python -m tests.benchmarks.calibration_size
 	$(BIN)/python -m tests.benchmarks.sensitivity

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+ROUNDING = 1e-12
+"""By how much a loss may be over the budget, as in the view `leaderboard`: losses are differences of floats."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -32,6 +35,14 @@ class Budget:
             return cls(metric, max_loss, is_relative=False)
         assert max_relative_loss is not None
         return cls(metric, max_relative_loss, is_relative=True)
+
+    def allows(self, loss: float) -> bool:
+        """Tells whether a loss is within the budget.
+
+        Args:
+            loss: As the budget counts it, on all images.
+        """
+        return loss <= self.limit + ROUNDING
 
     @property
     def text(self) -> str:

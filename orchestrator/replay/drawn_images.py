@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from orchestrator.budget import ROUNDING
 from orchestrator.replay.table import Entry, Table
 from tasks.matches import Matches
 from tasks.types import LossInterval
@@ -11,10 +12,6 @@ from tasks.uncertainty import loss_interval
 
 _ALL = 0.5
 """Level where no interval is asked for; the loss does not depend on it."""
-
-
-_ROUNDING = 1e-12
-"""By how much a loss may be over the budget: losses are differences of floats."""
 
 
 @dataclass(eq=False)
@@ -64,7 +61,7 @@ class DrawnImages:
     def excess(self, build: str) -> float:
         """Returns by how much a build's loss is over the budget; 0 where they are equal but for rounding."""
         excess = self.loss(build) - self.table.budget.limit
-        return 0.0 if abs(excess) <= _ROUNDING else excess
+        return 0.0 if abs(excess) <= ROUNDING else excess
 
     def interval(self, build: str, images: int, level: float) -> LossInterval:
         """Says what a look at the first of them tells.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OptunaStrategy", "Settled", "open_study"]
 
+
 @dataclass(frozen=True)
 class Settled:
     """A trial of an earlier run of a study that will not be asked for again."""

@@ -44,8 +44,11 @@ def _tpe(_: int, seed: int) -> "BaseSampler":
 
 
 def _gp(_: int, seed: int) -> "BaseSampler":
+    import torch
     from optuna.samplers import GPSampler
 
+    # On problems as small as these, more threads only wait for each other: minutes instead of seconds.
+    torch.set_num_threads(1)
     return GPSampler(seed=seed, n_startup_trials=10, warn_independent_sampling=False)
 
 
@@ -88,7 +91,7 @@ SAMPLERS: dict[str, Sampler] = {
     ),
     "nsga2": Sampler(_nsga2, is_flat=True, avoids_unsupported=True),
     "random": Sampler(_random),
-    "qmc": Sampler(_qmc, is_flat=True, package="scipy", install="pip install scipy"),
+    "qmc": Sampler(_qmc, is_flat=True),
     "brute_force": Sampler(_brute_force),
 }
 """Every sampler by its identifier."""

@@ -18,9 +18,6 @@ from tasks.types import Artifact, Failure, Latency, LossInterval, Verdict, Verdi
 EXHAUSTED = "every variant of the space was asked for"
 """Why a search ends that no stop rule ended."""
 
-_ROUNDING = 1e-12
-"""By how much a loss may be over the budget, as in the view `leaderboard`: losses are differences of floats."""
-
 
 @dataclass(frozen=True)
 class Rules:
@@ -220,9 +217,10 @@ class Search:
         self._looked_at.discard(candidate)
         candidate.interval = result
         candidate.rungs += 1
-        limit = self._rules.budget.limit if self._rules.budget else None
+        budget = self._rules.budget
+        limit = budget.limit if budget else None
         if rung.is_last or result.images >= self._laboratory.images:
-            is_over = limit is not None and result.loss > limit + _ROUNDING
+            is_over = budget is not None and not budget.allows(result.loss)
             self._settle(candidate, "infeasible" if is_over else "feasible", _on_all_images(result, limit))
         elif limit is not None and result.low > limit:
             self._settle(candidate, "infeasible", _on_some_images(result, limit))

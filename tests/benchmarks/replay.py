@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20, help="of part a")
     parser.add_argument("--sampler-seeds", type=int, default=50, help="of part b")
     parser.add_argument("--samplers", default=",".join(SAMPLERS), help="of part b")
+    parser.add_argument("--in-flight", type=int, default=8, help="of both")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", choices=("a", "b"))
     options = parser.parse_args()
@@ -57,18 +58,18 @@ def main() -> None:
     table = load_table(engine, options.sweep, options.artifacts, budget=budget)
     for images in (None, MANY_IMAGES) if options.only != "b" else ():
         name = f"study-{images or table.images}"
-        report = replayed(table, STUDY, images, options.seeds, name, options.out)
+        report = replayed(table, STUDY, ReplayOptions(images, options.in_flight), options.seeds, name, options.out)
         judge(next(each for each in report["strategies"] if each["strategy"] == "tpe"), TARGETS[images])
     if options.only != "a":
-        replayed(table, options.samplers.split(","), MANY_IMAGES, options.sampler_seeds, "samplers", options.out)
+        how = ReplayOptions(MANY_IMAGES, options.in_flight, until_found=True)
+        replayed(table, options.samplers.split(","), how, options.sampler_seeds, "samplers", options.out)
 
 
 def replayed(
-    table: Table, names: Iterable[str], images: int | None, seeds: int, name: str, out: Path | None
+    table: Table, names: Iterable[str], options: ReplayOptions, seeds: int, name: str, out: Path | None
 ) -> dict[str, Any]:
     """Replays some strategies and prints a row for each."""
     start = time.perf_counter()
-    options = ReplayOptions(images=images, until_found=name == "samplers")
     report = replay_all(table, strategies_of(names), options, range(seeds)).plain()
     print(f"\n{name}: {report['variants']} variants, {report['latencies']} latencies, {report['images']} images, "
           f"{report['budget']['text']}, {seeds} seeds, {time.perf_counter() - start:.0f} s\n")  # fmt: skip
