@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", choices=("a", "b"))
     options = parser.parse_args()
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
     # The threads of the GP sampler's torch gain nothing on such small problems, and lose much on a busy machine.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     budget = None if options.max_loss is None else Budget("AP", options.max_loss, is_relative=False)
