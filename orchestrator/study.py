@@ -174,7 +174,7 @@ class Study:
             KeyboardInterrupt: If Ctrl-C was pressed. The database is consistent then; the next run goes on.
         """
         plan, began, stored = self._plan, time.monotonic(), self._stored
-        seconds = self._seconds
+        seconds, is_resumed = self._seconds, self._row is not None
         self._observer.began(len(self.variants), len(stored), len(plan.evaluation))
         looks = self._rungs
         order = ImageOrder.of(plan.evaluation, plan.spec.study.seed, looks, executor.cpus)
@@ -185,12 +185,15 @@ class Study:
         accuracies = workshop.accuracies
         assert isinstance(accuracies, RungAccuracies)
         inferred = {variant: each.inferred for variant, each in stored.items()}
-        laboratory = ClusterLaboratory(workshop, accuracies, order, looks[0], sum(inferred.values()))
+        laboratory = ClusterLaboratory(workshop, accuracies, order, looks[0], sum(inferred.values()), is_resumed)
         strategy, told = self._strategy(workshop, stored)
         earlier = list(self._earlier(workshop, laboratory, stored, told))
         for candidate in earlier:
-            if candidate.artifact and candidate.verdict and candidate.verdict.images:
-                accuracies.note_counted(subject_of(candidate), candidate.verdict.images)
+            if candidate.artifact and candidate.verdict:
+                images = candidate.verdict.images
+                # More than its verdict is of: looks that a killed driver could not make use of.
+                is_more = inferred[candidate.variant] > images
+                accuracies.note_counted(subject_of(candidate), len(plan.evaluation) if is_more else images)
         self._observer.stage("searching")
         laboratory.begin()
         recorder = Recorder(workshop, accuracies, laboratory, inferred)

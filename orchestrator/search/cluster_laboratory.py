@@ -20,8 +20,9 @@ class ClusterLaboratory:
     """Measures candidates with the tools of a workshop; see `orchestrator.search.laboratory.Laboratory`."""
 
     def __init__(
-        self, workshop: Workshop, accuracies: RungAccuracies, order: ImageOrder, first: Rung, inferred: int
-    ) -> None:
+        self, workshop: Workshop, accuracies: RungAccuracies, order: ImageOrder, first: Rung, inferred: int,
+        is_resumed: bool = False,
+    ) -> None:  # fmt: skip
         """Takes the tools.
 
         Args:
@@ -30,8 +31,10 @@ class ClusterLaboratory:
             order: Order of the images.
             first: The first look at a candidate.
             inferred: Images that verdicts of earlier runs account for, the reference's not included.
+            is_resumed: Whether there were earlier runs, which may have inferred what no verdict accounts for.
         """
         self._shop, self._accuracies, self._earlier = workshop, accuracies, inferred
+        self._is_resumed = is_resumed
         executor = workshop.graph.executor
         self.images = len(workshop.plan.evaluation)
         """All evaluation images."""
@@ -57,7 +60,7 @@ class ClusterLaboratory:
         """Asks for the reference, and counts what earlier runs of the search inferred with it."""
         self._shop.artifacts.request(REFERENCE.scheme, self._take_reference)
         if isinstance(self.reference, Artifact):
-            self._accuracies.count_earlier((self.reference, REFERENCE.settings))
+            self._accuracies.count_earlier((self.reference, REFERENCE.settings), lambda: None)
             self.run()
 
     def _take_reference(self, result: Artifact | Failure) -> None:
@@ -71,8 +74,15 @@ class ClusterLaboratory:
         self._made.open()
 
     def make(self, candidate: Candidate, then: Callable[[Artifact | Failure], None]) -> None:
-        """Makes its artifact; see `Laboratory`."""
-        self._shop.artifacts.request(candidate.variant.scheme, then)
+        """Makes its artifact; see `Laboratory`. What an earlier driver inferred with it is counted first."""
+
+        def take(result: Artifact | Failure) -> None:
+            if isinstance(result, Failure) or not self._is_resumed:
+                then(result)
+            else:
+                self._accuracies.count_earlier((result, candidate.variant.settings), lambda: then(result))
+
+        self._shop.artifacts.request(candidate.variant.scheme, take)
 
     def time(self, candidate: Candidate, then: Timed) -> None:
         """Measures its structure's latency; see `Laboratory`."""

@@ -72,18 +72,20 @@ class RungAccuracies(Accuracies):
         """
         self._counted.update(self._shard_keys(subject, images))
 
-    def count_earlier(self, subject: Subject) -> None:
-        """Counts what earlier drivers of this study inferred, once the graph has run.
+    def count_earlier(self, subject: Subject, then: Callable[[], None]) -> None:
+        """Counts what earlier drivers of this study inferred and did not get to count.
 
         Args:
             subject: What they may have looked at.
+            then: Called when it is counted.
         """
         key = self._plan.accuracy_key(*subject)
 
         def take(result: tuple[str, ...] | Failure) -> None:
             if not isinstance(result, Failure):
+                self.inferred[key] += sum(sizes[each] for each in result if each not in self._counted)
                 self._counted.update(result)
-                self.inferred[key] += sum(sizes[each] for each in result)
+            then()
 
         sizes = dict(zip(self._shard_keys(subject), self._images.counts, strict=True))
         self._graph.once(

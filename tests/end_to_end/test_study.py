@@ -263,7 +263,7 @@ def test_a_driver_killed_at_random_moments_loses_and_repeats_nothing(trained_wor
     for _ in range(100):
         driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
-            out, err = driver.communicate(timeout=moments.uniform(3, 15) if kills < KILLS else 600)
+            out, err = driver.communicate(timeout=moments.uniform(2.5, 6.5) if kills < KILLS else 600)
         except subprocess.TimeoutExpired:
             os.kill(driver.pid, signal.SIGKILL)
             driver.communicate()
