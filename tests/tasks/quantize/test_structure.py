@@ -92,6 +92,7 @@ def test_axes_that_change_the_graph_are(scheme: Any, built: Callable[[Scheme], b
     assert len({structure_sha256(built(replace(scheme, **change))) for change in changes}) == len(changes)
 
 
+@pytest.mark.slow
 def test_schemes_and_toolchains_are(built: Callable[[Scheme], bytes]) -> None:
     found: dict[str, list[str]] = {}
     for scheme in PLAIN:
