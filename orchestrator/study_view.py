@@ -2,6 +2,7 @@
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from orchestrator.budget import Budget
 from orchestrator.progress import Observer
 from orchestrator.search.candidate import Candidate
-from orchestrator.search.observer import SearchObserver
+from orchestrator.search.observer import SearchObserver, Unobserved
 from orchestrator.search.stops import StopRules
 from tasks.types import Accuracy, Failure, Latency, Variant, VerdictKind
 
@@ -229,7 +230,7 @@ class SearchView(SearchObserver, Protocol):
         """Leaves the terminal as it was."""
 
 
-class _View:
+class _View(Unobserved, ABC):
     """What both views share: they keep a `Standing` and say what is worth a line."""
 
     def __init__(self, standing: Standing) -> None:
@@ -253,9 +254,6 @@ class _View:
         """Counts it."""
         self.standing.ask(candidate)
 
-    def noted(self, candidate: Candidate) -> None:
-        """Does nothing: the candidate itself says how far it is."""
-
     def settled(self, candidate: Candidate) -> None:
         """Says the verdict, and whether it is the best so far."""
         is_best = self.standing.settle(candidate)
@@ -273,21 +271,22 @@ class _View:
         """Says why nothing more is asked for."""
         self._say(f"no more variants are asked for: {why}")
 
-    def close(self) -> None:
-        """Does nothing."""
-
     def _stage(self, text: str) -> None:
         self.standing.doing = text
 
     def _inferred(self, images: int) -> None:
         self.standing.infer(images)
 
+    @abstractmethod
     def _say(self, text: str) -> None:
-        raise NotImplementedError
+        """Shows a line."""
 
 
 class PlainSearchView(_View):
     """One line on standard error for each verdict and each improvement."""
+
+    def close(self) -> None:
+        """Does nothing."""
 
     def settled(self, candidate: Candidate) -> None:
         """Says the verdict and what was spent; see `SearchView`."""

@@ -148,9 +148,6 @@ def prepared(spec: "Spec", artifacts: str) -> "Plan":
     return prepare(spec, storage, demo_sets)
 
 
-_prepared = prepared
-
-
 def dry_run_of(
     spec: "Spec", db: str, artifacts: str, as_json: bool, search: "Callable[[Plan], list[str]] | None" = None
 ) -> None:

@@ -10,11 +10,12 @@ import shutil
 import sqlite3
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from cluster.executor import Executor
+from cluster.executor import Executor, Ref
 from cluster.inprocess import InProcessExecutor
 from orchestrator.cli.sweep import prepared
 from orchestrator.find_best import FindBest
@@ -28,6 +29,20 @@ from results.connect import open_database
 from tasks import steps
 from tasks.detect import detections_from_bytes
 from tasks.latency import conditions
+
+
+class Interrupted(InProcessExecutor):
+    """Ctrl-C after some tasks."""
+
+    def __init__(self, tasks: int) -> None:
+        super().__init__()
+        self.left = tasks
+
+    def wait(self, refs: Sequence[Ref]) -> Ref:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return super().wait(refs)
 
 
 class Told(Unobserved):

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from cluster.inprocess import InProcessExecutor
 from tests.end_to_end.conftest import BUDGET, SPACE
 from tests.end_to_end.searching import (
+    Interrupted,
     Told,
     kept_images,
     open_search,
@@ -42,32 +42,19 @@ def test_only_what_is_faster_than_the_winner_was_scored(exhaustive, found):
     rows = rows_of(search_)
     winner = rows[winner_of(search_)]
     for row in rows.values():
-        if not row["is_reference"] and row["status"] == "done":
+        # One that won until a second measurement found it slower was scored, too.
+        if not row["is_reference"] and row["status"] == "done" and row["own_latency_ratio"] is None:
             assert row["latency_ratio"] <= winner["latency_ratio"]
     scored = sum(row["status"] == "done" for row in rows.values())
     assert search_.outcome.images_inferred == 64 * scored == kept_images(folder, search_.key)
     assert scored < len(rows) and search_.outcome.images_exhaustive == 64 * len(rows)
-    assert len(told.verdicts) == len(rows) - 1
+    assert len({label for label, _ in told.verdicts}) == len(rows) - 1
 
 
 def test_a_finished_search_does_nothing_again(found, trained_world):
     again = open_search("find_best", trained_world.spec("grid", SPACE, BUDGET), found[0])
     assert again.is_finished
     assert again.outcome.winner_key == found[1].outcome.winner_key
-
-
-class _Interrupted(InProcessExecutor):
-    """Ctrl-C after some tasks."""
-
-    def __init__(self, tasks):
-        super().__init__()
-        self.left = tasks
-
-    def wait(self, refs):
-        self.left -= 1
-        if self.left < 0:
-            raise KeyboardInterrupt
-        return super().wait(refs)
 
 
 def test_interrupted_it_infers_exactly_what_it_would_have_inferred(found, trained_world, tmp_path):
@@ -77,7 +64,7 @@ def test_interrupted_it_infers_exactly_what_it_would_have_inferred(found, traine
         told = Told()
         again._watcher = told
         try:
-            again.run(_Interrupted(tasks=4 + interruptions))
+            again.run(Interrupted(tasks=4 + interruptions))
         except KeyboardInterrupt:
             interruptions += 1
         verdicts += told.verdicts

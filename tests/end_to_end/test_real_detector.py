@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cluster.lanes import TENSORFLOW
-from orchestrator.cli.sweep import _prepared
+from orchestrator.cli.sweep import prepared
 from orchestrator.progress import PlainProgress
 from orchestrator.spec import load_spec
 from orchestrator.sweep import Sweep
@@ -46,7 +46,7 @@ def place(reference_data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(place, ray_executor):
-    plan = _prepared(load_spec(place / "spec.yaml"), str(place / "artifacts"))
+    plan = prepared(load_spec(place / "spec.yaml"), str(place / "artifacts"))
     engine = open_database(str(place / "results.db"))
     outcome = Sweep(plan, engine, PlainProgress()).run(ray_executor)
     assert outcome.failed == 0
@@ -75,7 +75,7 @@ def _keras_statistics(detector, files, truth):
 
 
 def test_the_keras_build_has_the_same_float32_ap(rows, place, ray_executor):
-    plan = _prepared(load_spec(place / "spec.yaml"), str(place / "artifacts"))
+    plan = prepared(load_spec(place / "spec.yaml"), str(place / "artifacts"))
     detector, evaluation = Detector.load(place / "detector.safetensors"), plan.evaluation
     ref = ray_executor.submit(
         TENSORFLOW, "keras", _keras_statistics, detector, evaluation.images, evaluation.ground_truth()

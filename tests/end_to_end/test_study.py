@@ -16,6 +16,7 @@ from results import queries
 from tests.command import quantsweep
 from tests.end_to_end.conftest import BUDGET, SPACE
 from tests.end_to_end.searching import (
+    Interrupted,
     Told,
     done,
     kept_images,
@@ -193,27 +194,13 @@ def test_a_larger_limit_goes_on_with_a_study(bare, trained_world, tmp_path):
     assert second.outcome.images_inferred == kept_images(folder, second.key)
 
 
-class _Interrupted(InProcessExecutor):
-    """Ctrl-C after some tasks."""
-
-    def __init__(self, tasks):
-        super().__init__()
-        self.left = tasks
-
-    def wait(self, refs):
-        self.left -= 1
-        if self.left < 0:
-            raise KeyboardInterrupt
-        return super().wait(refs)
-
-
 def test_an_interrupted_study_goes_on_where_it_stopped(bare, exhaustive, trained_world, tmp_path):
     folder = without_scores(bare, tmp_path / "copy")
     spec = trained_world.spec("interrupted", SPACE, BUDGET, study=STUDY)
     interruptions, told = 0, Told()
     while not (study := open_search("study", spec, folder, watcher=told)).is_finished:
         try:
-            study.run(_Interrupted(tasks=4 + 3 * interruptions))
+            study.run(Interrupted(tasks=4 + 3 * interruptions))
         except KeyboardInterrupt:
             interruptions += 1
             assert not study.is_finished and study.outcome.winner_key is None

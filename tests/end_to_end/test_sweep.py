@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cluster.inprocess import InProcessExecutor
-from orchestrator.cli.sweep import _prepared
+from orchestrator.cli.sweep import prepared
 from orchestrator.progress import PlainProgress
 from orchestrator.spec import load_spec
 from orchestrator.sweep import Sweep
@@ -57,7 +57,7 @@ def swept(world, tmp_path_factory, no_noise):
 
 def _sweep(spec, folder, executor):
     sweep = Sweep(
-        _prepared(load_spec(spec), str(folder / "artifacts")),
+        prepared(load_spec(spec), str(folder / "artifacts")),
         open_database(str(folder / "results.db")),
         PlainProgress(),
     )
