@@ -25,6 +25,9 @@ class Lane:
     environment: dict[str, str] = field(default_factory=lambda: dict(_SINGLE_THREADED))
     """Environment variables of the worker process."""
 
+    wants_gpu: bool = False
+    """Whether a task claims a GPU, too, if a node that takes it has one; it runs on CPUs where none has."""
+
 
 LIGHT = Lane("light")
 """Work on NumPy, Pillow, LiteRT, ONNX Runtime, OpenVINO and the scorers: neither TensorFlow nor torch is
@@ -38,11 +41,20 @@ TENSORFLOW = Lane(
 TORCH = Lane("torch")
 """Work that imports torch."""
 
+TRAINING_TENSORFLOW = Lane("training on tensorflow", environment=TENSORFLOW.environment, wants_gpu=True)
+"""Training with TensorFlow."""
+
+TRAINING_TORCH = Lane("training on torch", wants_gpu=True)
+"""Training with torch."""
+
 BENCHMARK = Lane("benchmark", cpus=None)
 """Timing: alone on the one node that all benchmarks of a run share."""
 
 LANES_BY_FRAMEWORK = {"none": LIGHT, "tensorflow": TENSORFLOW, "torch": TORCH}
 """The lane of a builder or runtime, by the framework that its worker imports."""
+
+LANES_BY_TRAINER = {"keras": TRAINING_TENSORFLOW, "torch": TRAINING_TORCH}
+"""The lane of a training."""
 
 
 def available_cpus() -> int:

@@ -54,6 +54,12 @@ class QuantizationFailed(TaskFailure):
     reason = "quantization_failed"
 
 
+class TrainingFailed(TaskFailure):
+    """A training came to nothing: its loss is no number any more."""
+
+    reason = "training_failed"
+
+
 class CompilerMissing(TaskFailure):
     """The node has no C++ compiler, and the toolchain compiles."""
 

@@ -49,12 +49,19 @@ _LABEL_MARKS = {
     "bias_correction": "bias_",
     "transform": "",
     "keep_float": "float_",
+    "learning_rate": "lr",
+    "distillation_weight": "distil",
+    "freeze_point": "freeze",
+    "training_seed": "run",
 }
 """Axes that a label shows where they are not at their default, and what stands before the value."""
 
 
-def _slug(value: str) -> str:
+def _slug(given: str | float) -> str:
     """Makes a value fit for a shell; what is changed gets a few digits of its hash, so that labels stay distinct."""
+    if isinstance(given, int | float):
+        return f"{given:g}"
+    value = given
     slug = re.sub(r"\W+", "_", value)
     return slug if slug == value else f"{slug}_{key_of(value)[:4]}"
 
@@ -77,6 +84,8 @@ class Variant:
         words += [axes["granularity"]] if "granularity" in axes else []
         if "calibration_images" in axes:
             words += [f"cal{axes['calibration_images']}", f"seed{axes['calibration_seed']}"]
+        if "epochs" in axes:
+            words += [axes["trainer"], f"ep{axes['epochs']}"] if axes["epochs"] else ["untrained"]
         defaults = {item.name: item.default for item in fields(self.scheme)}
         for axis, mark in _LABEL_MARKS.items():
             if axis in axes and axes[axis] != defaults[axis]:
@@ -250,10 +259,13 @@ class LossInterval:
     """Images that each resample draws from, and as many as it draws."""
 
 
-VerdictKind = Literal["feasible", "infeasible", "dominated", "no_gain", "noisy", "unsupported", "failed", "unsettled"]
+VerdictKind = Literal[
+    "feasible", "infeasible", "dominated", "no_gain", "unpromising", "noisy", "unsupported", "failed", "unsettled",
+]  # fmt: skip
 """What a search decides about a variant. `dominated`: surely slower than a feasible one; `no_gain`: not faster than a
-feasible one, within the error of measurement; `noisy`: its latency cannot be trusted; `unsupported`: it cannot be made
-or scored, and never could; `failed`: it could not be measured this time; `unsettled`: the search ended first."""
+feasible one, within the error of measurement; `unpromising`: its training was ended, since it went badly; `noisy`: its
+latency cannot be trusted; `unsupported`: it cannot be made or scored, and never could; `failed`: it could not be
+measured this time; `unsettled`: the search ended first."""
 
 
 @dataclass(frozen=True)
@@ -279,6 +291,86 @@ class Verdict:
     def is_partial(self) -> bool:
         """Whether it was decided on some of the images."""
         return 0 < self.images < self.all_images
+
+
+TrainingEnd = Literal["finished", "no_better"]
+"""`finished`: all updates were done; `no_better`: the held-out loss did not fall for as long as the recipe waits."""
+
+
+@dataclass(frozen=True)
+class TrainingPoint:
+    """A point of the learning curve. Losses of updates are means since the point before; None at the first point."""
+
+    step: int
+    """Updates done."""
+
+    held_out_loss: float
+    """The detection loss (box_weight * box + score_weight * score, without distillation) on the held-out images, not
+    augmented; the distillation loss if the training images have no annotations. The same measure for every recipe."""
+
+    loss: float | None
+    """Total loss of the updates."""
+
+    box_loss: float | None
+    score_loss: float | None
+    distillation_loss: float | None
+    """Its parts."""
+
+    learning_rate: float | None
+    """Learning rate of the last update."""
+
+    images_per_second: float | None
+    """Training images a second of wall time, since the point before."""
+
+    seconds: float
+    """Wall time of the training so far, the work of lost workers not included."""
+
+    core_seconds: float
+    """CPU time of the training process so far, all threads together: what the training cost."""
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """How far a training is."""
+
+    points: tuple[TrainingPoint, ...]
+    """The learning curve so far, from step 0 on."""
+
+    steps: int
+    """Updates planned."""
+
+    images: int
+    """Training images, those held out included."""
+
+    held_out_images: int
+    """Of these, kept apart."""
+
+    device: str
+    """Where it computes: `cpu`, or the name of the GPU."""
+
+    best_step: int
+    """Updates done at the lowest held-out loss so far: the weights that are kept."""
+
+    trained_sha256: str
+    """The best weights and ranges so far: content hash of a file of `tasks.training.trained` in artifact storage."""
+
+    end: TrainingEnd | None = None
+    """Why it is over; None if it goes on."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.end is not None
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return self.points[-1].step
+
+    @property
+    def best(self) -> TrainingPoint:
+        """The point of the weights that are kept."""
+        return next(point for point in self.points if point.step == self.best_step)
 
 
 @dataclass(frozen=True)
@@ -502,7 +594,7 @@ class Failure:
     """Why a task has no result. A failure is stored and shown like any result."""
 
     stage: str
-    """Where it happened: `calibrate`, `quantize`, `detect`, `score` or `benchmark`."""
+    """Where it happened: `calibrate`, `train`, `quantize`, `detect`, `score` or `benchmark`."""
 
     reason: str
     """The `reason` of the error class."""

@@ -11,6 +11,7 @@ from tasks.detector.weights import Detector
 from tasks.errors import UnsupportedScheme
 from tasks.quantize.schemes import Scheme, Toolchain
 from tasks.quantize.statistics import Statistics
+from tasks.training.learner import Ranges
 
 Framework = Literal["tensorflow", "torch", "none"]
 """What a worker must be able to import; workers of different frameworks are different processes."""
@@ -39,6 +40,10 @@ class Material:
 
     kept_float: tuple[str, ...] = ()
     """Names of the layers that stay in float."""
+
+    ranges: Ranges | None = None
+    """Ranges of the activations by layer, for `Qat` schemes, in place of statistics: those that training found, or that
+    it would start from. The detector is the trained one then, and there is no source."""
 
 
 BuildFunction = Callable[[Material, Any], bytes]
@@ -96,11 +101,15 @@ class Builder:
     limits: tuple[Limit, ...] = ()
     """What it cannot make."""
 
+    defaults: tuple[tuple[str, str], ...] = ()
+    """(axis, value) of its own defaults, where they differ from the scheme's: the trainer of its framework."""
+
     @property
     def forced(self) -> dict[str, str]:
-        """The values that it takes by default for axes whose usual default it cannot make: the first that it can."""
+        """Its own defaults: for axes whose usual default it cannot make, the first value that it can."""
         usual = {field.name: field.default for field in fields(self.scheme)}
-        return {limit.axis: limit.choices[0] for limit in self.limits if usual[limit.axis] not in limit.choices}
+        unable = {limit.axis: limit.choices[0] for limit in self.limits if usual[limit.axis] not in limit.choices}
+        return {**dict(self.defaults), **unable}
 
 
 _MODULES = (

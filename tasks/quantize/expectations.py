@@ -10,6 +10,8 @@ from tasks.quantize.schemes import (
     DynamicInt8,
     Float16,
     Float32,
+    QatInt4,
+    QatInt8,
     Scheme,
     StaticInt4,
     StaticInt8,
@@ -72,6 +74,8 @@ _EXPECTATIONS: dict[type[Scheme], Expectation] = {
     StaticInt8: Expectation("int8", "int8"),
     StaticInt4: Expectation("int4x8", "int4", depthwise=Expectation("int8", "int8")),
     StaticInt8x16: Expectation("int8x16", "int8", always_symmetric=True),
+    QatInt8: Expectation("int8", "int8"),
+    QatInt4: Expectation("int4x8", "int4", depthwise=Expectation("int8", "int8")),
 }
 
 

@@ -10,6 +10,8 @@ from tasks.quantize.schemes import (
     DynamicInt8,
     EndType,
     Granularity,
+    QatInt4,
+    QatInt8,
     Scheme,
     StaticInt4,
     StaticInt8,
@@ -103,6 +105,8 @@ _WIDTHS: dict[type[Scheme], _Widths] = {
     StaticInt8: _Widths(8, 8, 8),
     StaticInt4: _Widths(4, 8, 8),
     StaticInt8x16: _Widths(8, 8, 16),
+    QatInt8: _Widths(8, 8, 8),
+    QatInt4: _Widths(4, 8, 8),
 }
 
 

@@ -8,6 +8,8 @@ from tasks.quantize.kept_layers import NONE as KEEP_NONE
 from tasks.quantize.kept_layers import check_keep_float, is_ranked
 from tasks.quantize.transforms.base import NONE as NO_TRANSFORM
 from tasks.quantize.transforms.base import check_transform
+from tasks.training.learner import Trainer
+from tasks.training.recipe import Recipe
 
 Toolchain = Literal[
     "converter", "litert_quantizer", "keras", "pt2e", "inductor", "eager", "quantize_dynamic", "onnx", "nncf",
@@ -34,6 +36,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "memory_layout": get_args(MemoryLayout),
     "activation_type": get_args(ActivationType),
     "bias_correction": get_args(BiasCorrection),
+    "trainer": get_args(Trainer),
 }
 TOOLCHAINS_WITH = {
     "memory_layout": ("eager", "inductor", "pt2e", "quantize_dynamic"),
@@ -116,6 +119,11 @@ class Scheme:
     def needs_ranking(self) -> bool:
         """Whether the layers that it keeps in float are the most sensitive ones, which must be found out first."""
         return is_ranked(self.axes().get("keep_float", KEEP_NONE))
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether making it takes a training."""
+        return False
 
     @property
     def is_simulated(self) -> bool:
@@ -268,11 +276,99 @@ class StaticInt8x16(_Static):
     """What makes the artifact."""
 
 
+TRAINING_AXES = ("trainer", "epochs", "learning_rate", "distillation_weight", "freeze_point", "training_seed")
+"""The axes of a training. Where nothing is trained, `epochs` alone exists, and is 0."""
+
+
+@dataclass(frozen=True)
+class Qat(_Static):
+    """Base of quantization-aware training: float weights learn to do well once they are rounded.
+
+    Training starts from the weights and ranges that post-training quantization has (`range_estimator` and calibration
+    images give the first ranges), and moves both. With `epochs: 0` nothing is trained: the untrained twin, which has
+    the structure, and so the latency, of everything that differs from it in training alone.
+    """
+
+    trainer: Trainer = "keras"
+    """Framework that trains: `keras` is tf-keras with tensorflow-model-optimization, `torch` is torch with torchao. The
+    result serves every toolchain."""
+
+    epochs: int = 10
+    """How often each training image is seen."""
+
+    learning_rate: float = 1e-4
+    """Peak of the learning rate."""
+
+    distillation_weight: float = 0.5
+    """Share of the float detector's answers in the loss, in [0, 1]; the rest is that of the labels; 1 needs none."""
+
+    freeze_point: float = 0.5
+    """Share of the updates after which the ranges of activations stay as they are, in [0, 1]."""
+
+    training_seed: int = 0
+    """Seed of the order and the augmentation of training images."""
+
+    def __post_init__(self) -> None:
+        """Checks the axes of the training, too."""
+        super().__post_init__()
+        self.recipe()
+
+    def absent_axes(self) -> frozenset[str]:
+        """See `Scheme.absent_axes`: what trains nothing has no other axes of training."""
+        absent = super().absent_axes()
+        return absent if self.epochs else absent | (frozenset(TRAINING_AXES) - {"epochs"})
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether making it takes a training."""
+        return self.epochs > 0
+
+    @property
+    def untrained(self) -> Self:
+        """The same scheme with nothing trained."""
+        return replace(self, epochs=0)
+
+    def recipe(self, **settings: Any) -> Recipe:
+        """Returns how it is trained.
+
+        Args:
+            **settings: Fields of the recipe that are no axes.
+
+        Raises:
+            ValueError: If an axis is out of its range.
+        """
+        return Recipe(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            distillation_weight=self.distillation_weight,
+            freeze_point=self.freeze_point,
+            seed=self.training_seed,
+            **settings,
+        )
+
+
+@dataclass(frozen=True)
+class QatInt8(Qat, StaticInt8):
+    """As `static_int8`, with weights trained for it."""
+
+    name = "qat_int8"
+
+    toolchain: Toolchain = "converter"
+    """What makes the artifact."""
+
+
+@dataclass(frozen=True)
+class QatInt4(Qat, StaticInt4):
+    """As `static_int4`, with weights trained for it."""
+
+    name = "qat_int4"
+
+
 SCHEMES: dict[str, type[Scheme]] = {
     scheme.name: scheme
     for scheme in (
         Float32, Float16, BFloat16, DynamicInt8, DynamicInt4, WeightOnlyInt8, WeightOnlyInt4, StaticInt8, StaticInt4,
-        StaticInt8x16,
+        StaticInt8x16, QatInt8, QatInt4,
     )
 }  # fmt: skip
 """Every scheme by its identifier."""

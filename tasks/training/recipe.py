@@ -1,0 +1,163 @@
+"""Recipes: how a detector is trained, whatever the framework."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Optimizer = Literal["adamw", "sgd"]
+"""`adamw`: Loshchilov and Hutter 2019, betas .9 and .999; `sgd`: with Nesterov momentum .9."""
+
+Balance = Literal["hard_negatives", "focal"]
+"""How the many background anchors are kept from drowning the others."""
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What a wrong answer costs.
+
+    Source: TensorFlow Object Detection API (TF1), `ssd_mobilenet_v1_coco` of its configurations: `weighted_smooth_l1`,
+    `weighted_sigmoid`, `hard_example_miner`, `normalize_loss_by_num_matches`.
+    """
+
+    balance: Balance = "hard_negatives"
+    """`hard_negatives`: of the background anchors of an image those of the greatest score loss count,
+    `negatives_per_match` for each matched anchor; `focal`: all count, by how surprising they are (Lin et al. 2017)."""
+
+    negatives_per_match: float = 3.0
+    """`max_negatives_per_positive` of the miner."""
+
+    box_weight: float = 1.0
+    """`localization_weight`: factor of the boxes' loss."""
+
+    score_weight: float = 1.0
+    """`classification_weight`: factor of the scores' loss."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to the training images, the same for every framework."""
+
+    mirror: float = 0.5
+    """Share of the images that are flipped left to right."""
+
+    crop: float = 0.5
+    """Share of the images of which a random part is taken: SSD's `ssd_random_crop`."""
+
+    colour: float = 0.5
+    """Share of the images whose brightness, contrast, saturation and hue are changed."""
+
+
+NO_AUGMENTATION = Augmentation(mirror=0.0, crop=0.0, colour=0.0)
+"""Images as the evaluation sees them."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a detector is trained."""
+
+    epochs: int
+    """How often each training image is seen; 0 trains nothing."""
+
+    learning_rate: float
+    """Peak of the rate: reached after a linear warm-up, then a cosine down to 0."""
+
+    batch_size: int = 8
+    """Images an update."""
+
+    optimizer: Optimizer = "adamw"
+    """Who makes updates of gradients."""
+
+    weight_decay: float = 1e-4
+    """Decoupled weight decay of kernels (not of biases), a share of the learning rate; used by both optimizers."""
+
+    warm_up: float = 0.05
+    """Share of the updates over which the learning rate rises, in [0, 1)."""
+
+    largest_gradient: float = 10.0
+    """Gradients of a greater global norm are scaled down to it."""
+
+    distillation_weight: float = 0.0
+    """Share of the float teacher's answers in the loss, in [0, 1]; the rest is that of the labels. 1 needs none."""
+
+    freeze_point: float = 1.0
+    """Share of the updates after which the ranges of activations stay as they are, in [0, 1]."""
+
+    held_out: float = 0.1
+    """Share of the training images that are kept apart to see when training stops helping, in (0, .5]; one image at
+    least."""
+
+    patience: int | None = 6
+    """Points of the learning curve without a better held-out loss after which training ends; None for no limit."""
+
+    points: int = 16
+    """Points of the learning curve after the first, at equal distances; the work of one is a task of its own."""
+
+    seed: int = 0
+    """Seed of the order and the augmentation of images, of the held-out images, and of first weights."""
+
+    loss: LossSettings = field(default_factory=LossSettings)
+    """What a wrong answer costs."""
+
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """What is done to the images."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        rules = {
+            "epochs": (self.epochs >= 0, "at least 0"),
+            "learning_rate": (self.learning_rate > 0, "above 0"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "optimizer": (self.optimizer in get_args(Optimizer), f"one of {', '.join(get_args(Optimizer))}"),
+            "weight_decay": (self.weight_decay >= 0, "at least 0"),
+            "warm_up": (0 <= self.warm_up < 1, "in [0, 1)"),
+            "largest_gradient": (self.largest_gradient > 0, "above 0"),
+            "distillation_weight": (0 <= self.distillation_weight <= 1, "in [0, 1]"),
+            "freeze_point": (0 <= self.freeze_point <= 1, "in [0, 1]"),
+            "held_out": (0 < self.held_out <= 0.5, "in (0, .5]"),
+            "patience": (self.patience is None or self.patience >= 1, "at least 1"),
+            "points": (self.points >= 1, "at least 1"),
+        }
+        for name, (is_kept, rule) in rules.items():
+            if not is_kept:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {rule}")
+
+    def held_out_images(self, images: int) -> int:
+        """Returns how many of the training images are kept apart.
+
+        Args:
+            images: All training images, two at least.
+        """
+        return max(1, round(self.held_out * images))
+
+    def steps(self, images: int) -> int:
+        """Returns the number of updates.
+
+        Args:
+            images: All training images, those kept apart included.
+        """
+        return self.epochs * math.ceil((images - self.held_out_images(images)) / self.batch_size)
+
+    def point_steps(self, images: int) -> tuple[int, ...]:
+        """Returns the updates done at each point of the learning curve, from 0 on, rising.
+
+        Args:
+            images: All training images.
+        """
+        steps = self.steps(images)
+        return tuple(dict.fromkeys(round(steps * point / self.points) for point in range(self.points + 1)))
+
+    def learning_rate_at(self, step: int, steps: int) -> float:
+        """Returns the learning rate of an update.
+
+        Args:
+            step: Its number, from 0.
+            steps: Number of updates of the training.
+        """
+        rising = max(1, round(self.warm_up * steps))
+        if step < rising:
+            return self.learning_rate * (step + 1) / rising
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+    def is_observing(self, step: int, steps: int) -> bool:
+        """Tells whether an update may still move the ranges of activations."""
+        return step < self.freeze_point * steps
