@@ -13,7 +13,7 @@ from cluster.executor import Executor, refuse_claim, run_task, taken
 from cluster.inprocess import InProcessExecutor
 from cluster.journal import Journal, Stay, noted
 from cluster.lanes import Lane, available_cpus
-from cluster.nodes import BENCH_LABEL, HEAD, Node, benchmark_node, live_nodes
+from cluster.nodes import BENCH_LABEL, HEAD, Node, benchmark_node, gpu_nodes, live_nodes
 from cluster.queue import Queue, limit_seconds
 from tasks.errors import ClusterMistake, NeverStarted, UnexpectedError, WorkerLost
 from tasks.types import Failure
@@ -106,12 +106,13 @@ class RayExecutor:
     def submit(self, lane: Lane, stage: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Submits a Ray task; see `Executor.submit`."""
         ticket = self._queue.ticket(lane, stage)
+        claim = self._alone() if lane.cpus is None else self._shared(lane, lane.cpus)
+        # Ray shows a task the GPU that it claims. The others must see none: TensorFlow would take all its memory.
+        gpus = {} if "num_gpus" in claim else {"CUDA_VISIBLE_DEVICES": ""}
+        environment = {**lane.environment, **gpus, "QUANTSWEEP_LANE": lane.name}
         options = self._run.options(
-            name=stage,
-            max_retries=_RETRIES,
-            runtime_env={"env_vars": {**lane.environment, "QUANTSWEEP_LANE": lane.name}},
-            **(self._alone() if lane.cpus is None else self._shared(lane, lane.cpus)),
-        )
+            name=stage, max_retries=_RETRIES, runtime_env={"env_vars": environment}, **claim
+        )  # fmt: skip
         ref = options.remote(self._journal, ticket.number, lane.name, stage, function, *arguments)
         self._queue.add(ref, ticket)
         return ref
@@ -195,10 +196,17 @@ class RayExecutor:
         if nodes:
             largest = max(nodes, key=lambda node: node.cpus)
             refuse_claim(lane, cpus, largest.cpus, largest.name)
-        # Ray never empties a node for a task that claims all of it: what is submitted meanwhile must go elsewhere.
-        if self._queue.has_benchmark and any(node.cpus >= cpus for node in self._others()):
+        # Ray never empties a node for a task that claims all of it: what is submitted meanwhile must go elsewhere, but
+        # for trainings whose only GPU is there: on CPUs they would take far longer than the benchmark has to wait.
+        claim: dict[str, Any] = {"num_cpus": cpus}
+        places = [node for node in self._others() if node.cpus >= cpus]
+        with_gpu = gpu_nodes(self._live(), cpus) if lane.wants_gpu else []
+        if with_gpu:
+            claim["num_gpus"] = 1
+            places = [node for node in with_gpu if node.id != self._benchmark.id]
+        if self._queue.has_benchmark and places:
             selector["ray.io/node-id"] = f"!{self._benchmark.id}"
-        return {"num_cpus": cpus, "label_selector": selector}
+        return {**claim, "label_selector": selector}
 
     def _beside_the_head(self) -> dict[str, Any]:
         """Where the journal lives: it computes next to nothing, and must outlive the workers."""
@@ -224,8 +232,9 @@ class RayExecutor:
         self._queue.settle(ref)
         claim = f"all {self._benchmark.cpus}" if ticket.lane.cpus is None else ticket.lane.cpus
         nodes = [self._benchmark] if ticket.lane.cpus is None else [node for node in self._live() if not node.is_bench]
+        gpu = " and, if a node had one when it was submitted, a GPU" if ticket.lane.wants_gpu else ""
         never = NeverStarted(
-            f"no node started the task, which claims {claim} CPUs, and nothing else ran for "
+            f"no node started the task, which claims {claim} CPUs{gpu}, and nothing else ran for "
             f"{self._queue.limit_seconds:g} s (nodes for it: {', '.join(node.name for node in nodes) or 'none'}); "
             "QUANTSWEEP_QUEUE_SECONDS sets the limit"
         )

@@ -32,6 +32,9 @@ class Node:
     is_head: bool = False
     """Whether Ray's own services, and mostly the driver, run there too."""
 
+    gpus: int = 0
+    """GPUs that Ray hands out there."""
+
     @property
     def name(self) -> str:
         """What to call it in messages."""
@@ -55,6 +58,7 @@ def live_nodes(described: Sequence[Mapping[str, Any]]) -> list[Node]:
             int(node["Resources"].get("CPU", 0)),
             (node.get("Labels") or {}).get(key) == value,
             HEAD in node["Resources"],
+            int(node["Resources"].get("GPU", 0)),
         )
         for node in described
         if node["Alive"]
@@ -69,8 +73,8 @@ def benchmark_node(nodes: Sequence[Node]) -> Node:
         nodes: The live nodes.
 
     Returns:
-        A node labelled bench before others, then the one with most CPUs, then another than the head, then the lowest
-        address.
+        A node labelled bench before others, then the one with most CPUs, then one without a GPU, which trainings
+        want, then another than the head, then the lowest address.
 
     Raises:
         ClusterMistake: If there is no node, or none that takes other tasks.
@@ -83,4 +87,19 @@ def benchmark_node(nodes: Sequence[Node]) -> Node:
             f"every node is labelled {label} and takes benchmarks alone: {', '.join(node.name for node in nodes)}; "
             "choices: join a node without the label, or leave the label away"
         )
-    return min(nodes, key=lambda node: (not node.is_bench, -node.cpus, node.is_head, node.address, node.id))
+    return min(
+        nodes, key=lambda node: (not node.is_bench, -node.cpus, node.gpus > 0, node.is_head, node.address, node.id)
+    )
+
+
+def gpu_nodes(nodes: Sequence[Node], cpus: int) -> list[Node]:
+    """Finds where a task may claim a GPU.
+
+    Args:
+        nodes: The live nodes.
+        cpus: CPUs that it claims besides.
+
+    Returns:
+        Those with a GPU and so many CPUs, none of them labelled bench; a task claims none if there is none.
+    """
+    return [node for node in nodes if node.gpus >= 1 and node.cpus >= cpus and not node.is_bench]

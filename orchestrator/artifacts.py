@@ -13,14 +13,16 @@ from orchestrator.graph import Graph
 from orchestrator.images import PreparedImages
 from orchestrator.plan import Plan
 from orchestrator.sensitivity import Sensitivities
+from orchestrator.trainings import Trainings, Watch, patient
 from results.store import Store
 from tasks import steps
+from tasks.errors import TrainingStopped
 from tasks.quantize.artifact import observed_by, source_of, toolchain_versions
 from tasks.quantize.builders import builder_of
 from tasks.quantize.kept_layers import NONE
-from tasks.quantize.schemes import Scheme
+from tasks.quantize.schemes import Qat, Scheme
 from tasks.quantize.transforms.base import transform_of
-from tasks.types import Artifact, Failure
+from tasks.types import Artifact, Failure, TrainingProgress
 
 _PRIORITY = 2
 
@@ -54,6 +56,7 @@ class Artifacts:
         images: PreparedImages,
         calibration: Calibration,
         rankings: Sensitivities,
+        trainings: Trainings,
     ) -> None:
         """Takes what artifacts are made from.
 
@@ -65,17 +68,20 @@ class Artifacts:
             images: Where calibration images come from.
             calibration: Where statistics come from.
             rankings: Where rankings of layers come from.
+            trainings: Where trained weights come from.
         """
         self._plan, self._graph, self._store, self._detector = plan, graph, store, detector
         self._images, self._calibration, self._rankings = images, calibration, rankings
-        self._waiting: dict[str, list[Continuation]] = {}
+        self._trainings = trainings
+        self._waiting: dict[str, list[tuple[Watch, Continuation]]] = {}
 
-    def request(self, scheme: Scheme, then: Continuation) -> None:
+    def request(self, scheme: Scheme, then: Continuation, watch: Watch = patient) -> None:
         """Asks for an artifact.
 
         Args:
             scheme: How it is made.
             then: Gets the artifact, or a `Failure`.
+            watch: Hears of its training, if it is trained, and may end it.
         """
         key = self._plan.request_key(scheme)
         known = known_artifact(self._plan, self._store, key)
@@ -83,7 +89,7 @@ class Artifacts:
             then(known)
             return
         waiting = self._waiting.setdefault(key, [])
-        waiting.append(then)
+        waiting.append((watch, then))
         if len(waiting) == 1:
             self.with_foundation(scheme, partial(self._founded, scheme))
 
@@ -154,6 +160,11 @@ class Artifacts:
         transform = transform_of(scheme.transform)
         if isinstance(ranking, Failure):
             self._settle(scheme, ranking)
+        elif isinstance(scheme, Qat) and scheme.is_trained:
+            self._trainings.train(
+                scheme, foundation.statistics, ranking, partial(self._watched, scheme),
+                partial(self._trained, scheme, foundation, ranking),
+            )  # fmt: skip
         elif transform is None:
             self._build(scheme, foundation, ranking, self._detector)
         else:
@@ -163,25 +174,43 @@ class Artifacts:
                 then=partial(self._build, scheme, foundation, ranking), stays=True,
             )  # fmt: skip
 
-    def _build(self, scheme: Scheme, foundation: "Foundation", ranking: tuple[str, ...], detector: Ref) -> None:
+    def _watched(self, scheme: Scheme, progress: TrainingProgress) -> str | None:
+        """Tells those who wait for an artifact how its training goes; it ends once none of them waits any longer."""
+        reasons = [watch(progress) for watch, _ in self._waiting[self._plan.request_key(scheme)]]
+        return reasons[0] if all(reasons) else None
+
+    def _trained(
+        self, scheme: Scheme, foundation: "Foundation", ranking: tuple[str, ...], result: TrainingProgress | Failure
+    ) -> None:
+        if isinstance(result, Failure):
+            self._settle(scheme, result)
+        else:
+            self._build(scheme, foundation, ranking, self._detector, result.trained_sha256)
+
+    def _build(
+        self, scheme: Scheme, foundation: "Foundation", ranking: tuple[str, ...], detector: Ref,
+        trained_sha256: str | None = None,
+    ) -> None:  # fmt: skip
         lane = LANES_BY_FRAMEWORK[builder_of(scheme).framework]
         self._graph.once(
             self._plan.request_key(scheme), _PRIORITY, lane, "quantize", steps.build, detector, scheme,
-            foundation.source, foundation.statistics, foundation.images, ranking, self._plan.storage,
+            foundation.source, foundation.statistics, foundation.images, ranking, self._plan.storage, trained_sha256,
             then=partial(self._settle, scheme),
         )  # fmt: skip
 
     def _settle(self, scheme: Scheme, result: steps.Built | Failure) -> None:
         key = self._plan.request_key(scheme)
         if isinstance(result, Failure):
-            self._store.put_failure(key, result)
+            if result.reason != TrainingStopped.reason:
+                self._store.put_failure(key, result)
             made: Artifact | Failure = result
         else:
             made = result.artifact
+            training = self._plan.key_of_training(scheme)
             self._store.put_artifact(
-                key, self._plan.detector.sha256, scheme, toolchain_versions(scheme), made, result.seconds
+                key, self._plan.detector.sha256, scheme, toolchain_versions(scheme), made, result.seconds, training
             )
-        for then in self._waiting.pop(key):
+        for _, then in self._waiting.pop(key):
             then(made)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.document import Place
 from tasks.quantize.artifact import toolchain_packages
-from tasks.quantize.builders import Builder, builders, refusals
+from tasks.quantize.builders import Builder, builders, refusals, why_not
 from tasks.quantize.schemes import SCHEMES, TOOLCHAINS_WITH, Scheme
 from tasks.runtimes.base import Option, runtime_of, runtimes
 from tasks.types import RuntimeSettings, Variant
@@ -109,9 +109,15 @@ def _expand_scheme(
     makers = {builder.toolchain: builder for builder in everywhere if runtime is None or runtime in builder.runtimes}
     if not makers:
         choices = ", ".join(sorted({name for builder in everywhere for name in builder.runtimes}))
-        return [], [(("runtime",), f"{scheme.name} cannot be made for the runtime {runtime!r}; choices: {choices}")]
+        reason = why_not(scheme, runtime or "")
+        message = f"{scheme.name} cannot be made for the runtime {runtime!r}{reason}; choices: {choices}"
+        return [], [(("runtime",), message)]
     broken: list[Broken] = [
-        (("toolchain",), f"{scheme.name} cannot be made by the toolchain {value!r}; choices: {', '.join(makers)}")
+        (
+            ("toolchain",),
+            f"{scheme.name} cannot be made by the toolchain {value!r}{why_not(scheme, str(value))}; "
+            f"choices: {', '.join(makers)}",
+        )
         for value in given.get("toolchain", [])
         if value not in makers
     ]
@@ -137,8 +143,9 @@ def _expand_scheme(
 
 
 def _one_scheme(
-    own: dict[str, Field[Any]], makers: dict[str, Builder], scheme: type[Scheme], chosen: dict[str, Any]
+    own: dict[str, Field[Any]], makers: dict[str, Builder], scheme: type[Scheme], given: dict[str, Any]
 ) -> tuple[Scheme | None, list[Broken]]:
+    chosen = {key: _number(own[key], value) for key, value in given.items()}
     wrong = _wrong_types(own, chosen)
     if wrong:
         return None, wrong
@@ -182,6 +189,11 @@ def _useless(axes: dict[str, list[Any]], asked: list[Asked]) -> list[Broken]:
 def _options_of(names: list[Any] | None) -> dict[str, Option]:
     found = runtimes() if names is None else [runtime_of(name) for name in names]
     return {option.name: option for runtime in found for option in runtime.options}
+
+
+def _number(field: Field[Any], value: Any) -> Any:
+    """A whole number is a number, too."""
+    return float(value) if type(value) is int and type(field.default) is float else value
 
 
 def _wrong_types(own: dict[str, Field[Any]], chosen: dict[str, Any]) -> list[Broken]:

@@ -10,7 +10,8 @@ from tasks.coco.synthetic import write_synthetic
 
 EVALUATION_IMAGES, EVALUATION_SEED = 200, 2
 CALIBRATION_IMAGES, CALIBRATION_SEED = 64, 1
-_CALIBRATION_FIRST_ID = 100_001
+TRAINING_IMAGES, TRAINING_SEED = 512, 3
+_CALIBRATION_FIRST_ID, _TRAINING_FIRST_ID = 100_001, 200_001
 
 
 def demo_spec() -> str:
@@ -52,6 +53,19 @@ def demo_calibration(folder: Path) -> Dataset:
     """
     made = _made_once(folder / "calibration", CALIBRATION_IMAGES, CALIBRATION_SEED, _CALIBRATION_FIRST_ID)
     return load_dataset(made / "images", None)
+
+
+def demo_training(folder: Path) -> Dataset:
+    """Makes or finds the synthetic training images, with their boxes.
+
+    Args:
+        folder: Where the synthetic sets are kept.
+
+    Returns:
+        512 annotated images, none of them in the evaluation set.
+    """
+    made = _made_once(folder / "training", TRAINING_IMAGES, TRAINING_SEED, _TRAINING_FIRST_ID)
+    return replace(load_dataset(made / "images", made / "annotations.json"), name="the synthetic training set")
 
 
 def _made_once(folder: Path, images: int, seed: int, first_id: int) -> Path:

@@ -1,11 +1,21 @@
 """YAML documents that remember on which line each value stands."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from tasks.errors import SpecMistake
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `1e-4` as the number that it is in YAML 1.2; PyYAML follows 1.1, where it is text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
+)
 
 Place = tuple[str | int, ...]
 """Keys and positions that lead to a value: `("space", 0, "scheme")`."""
@@ -72,8 +82,8 @@ def read_document(text: str, origin: str) -> Document:
         SpecMistake: If the text is not YAML, or a key stands twice in one mapping.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=_Loader)
+        values = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SpecMistake(f"{origin} is not YAML: line {line}: {error.problem}") from error

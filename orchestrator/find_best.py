@@ -45,7 +45,9 @@ class FindBest(Study):
 
     def _rules(self, looks: tuple[Rung, ...]) -> Rules:
         in_flight = max(1, len(self.variants))
-        return Rules(looks, self._plan.spec.budget, in_flight=in_flight, is_own_fault=is_final)
+        return Rules(
+            looks, self._plan.spec.budget, in_flight=in_flight, ends_trainings=False, is_own_fault=is_final
+        )  # fmt: skip
 
     def _strategy(self, workshop: Workshop, stored: dict[Variant, StoredVerdict]) -> tuple[Strategy, set[Variant]]:
         told = {variant for variant, each in stored.items() if each.verdict.kind not in ("failed", "unsettled")}

@@ -9,7 +9,7 @@ from orchestrator.search.rungs import rungs
 from results.store import Store
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.quantize.artifact import observed_by, source_of
-from tasks.quantize.schemes import Scheme
+from tasks.quantize.schemes import Qat, Scheme
 from tasks.types import Artifact, Failure
 
 
@@ -38,6 +38,12 @@ class Forecast:
     observed_images: int
     """Passes of an image through a float32 build, for its statistics."""
 
+    trainings: int
+    """Trainings that were not done yet, or not to the end; several artifacts may be made of one."""
+
+    training_updates: int
+    """Their updates, if none ends early."""
+
     inferences: int
     """Images times artifacts, if no two artifacts turn out equal."""
 
@@ -63,6 +69,8 @@ class Forecast:
             found.append(f"{self.observed_images} passes of calibration images, one for each image and float32 build")
         if self.probes:
             found.append(f"{self.probes} artifacts with one quantized layer, to find out how sensitive each layer is")
+        if self.trainings:
+            found.append(f"{self.trainings} trainings of {self.training_updates} updates in all, if none ends early")
         known = sum(state != "new" for state in self.states.values())
         if known:
             found.append(f"{known} variants have artifacts from earlier runs, or are known to fail")
@@ -90,6 +98,7 @@ def forecast(plan: Plan, store: Store | None) -> Forecast:
             label = next(variant.label for variant in space.variants if variant.scheme == scheme)
             equal.setdefault(made.sha256, []).append(label)
     sources = {made for scheme in schemes for made in (source_of(scheme), observed_by(scheme))} - {None, *schemes}
+    trained = _trainings(plan, store, schemes)
     ranked = {ranked_by(scheme) for scheme in schemes if scheme.needs_ranking}
     return Forecast(
         variants=len(space.variants),
@@ -99,6 +108,8 @@ def forecast(plan: Plan, store: Store | None) -> Forecast:
         sources=len(sources),
         probes=len(ranked | set(plan.spec.sensitivity)) * len(layers(plan.detector.spec)),
         observed_images=sum(_images_by_source(plan, schemes).values()),
+        trainings=len(trained),
+        training_updates=sum(plan.recipe(scheme).steps(len(plan.training or ())) for scheme in trained),
         inferences=len(plan.evaluation) * len(schemes),
         states={variant.label: _state(known[variant.scheme]) for variant in space.variants},
         equal={sha256: labels for sha256, labels in equal.items() if len(labels) > 1},
@@ -162,6 +173,17 @@ def _state(known: Artifact | Failure | None) -> str:
     if known is None:
         return "new"
     return "built" if isinstance(known, Artifact) else "fails"
+
+
+def _trainings(plan: Plan, store: Store | None, schemes: list[Scheme]) -> list[Qat]:
+    """Schemes of distinct trainings that are not over."""
+    found = {plan.training_key(each): each for each in schemes if isinstance(each, Qat) and each.is_trained}
+    known = {key: store.training_of(key) if store else None for key in found}
+    return [
+        scheme
+        for key, scheme in found.items()
+        if not isinstance(made := known[key], Failure) and not (made is not None and made.is_over)
+    ]
 
 
 def _images_by_source(plan: Plan, schemes: list[Scheme]) -> dict[str, int]:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from orchestrator.demo import demo_calibration, demo_evaluation
+from orchestrator.demo import demo_calibration, demo_evaluation, demo_training
 from orchestrator.space import REFERENCE
 from orchestrator.spec import ImageSet, Spec
 from tasks.coco.dataset import Dataset, calibration_order, load_dataset, refuse_overlap
@@ -21,15 +21,23 @@ from tasks.identity import key_of
 from tasks.quantize.artifact import toolchain_versions
 from tasks.quantize.builders import builder_of
 from tasks.quantize.kept_layers import kept_layers
-from tasks.quantize.schemes import Scheme
+from tasks.quantize.schemes import TRAINING_AXES, Qat, Scheme
 from tasks.runtimes.base import runtime_of
 from tasks.storage import ArtifactStorage
+from tasks.training.learners import PACKAGES_OF_TRAINERS
+from tasks.training.recipe import Recipe
 from tasks.types import Artifact, Host, RuntimeSettings
 
 _LATENCY_PROTOCOL = "v2: paired blocks in rounds of fresh processes"
 
 INTERVAL_METHOD = "v1: paired percentile bootstrap over images"
 """How the interval of a loss is estimated."""
+
+_TRAINED_FOR = (
+    "granularity", "symmetry", "weight_algorithm", "keep_float", "range_estimator", "calibration_images",
+    "calibration_seed", "transform", *TRAINING_AXES,
+)  # fmt: skip
+"""Axes of a scheme that its training depends on; the others say what is made of the result."""
 
 RANKING_IMAGES = 16
 """Calibration images on which the outputs of a detector with one quantized layer are compared."""
@@ -55,6 +63,9 @@ class Plan:
 
     calibration: Dataset | None
     """Where representative images come from; None if no variant needs them."""
+
+    training: Dataset | None
+    """What is trained on; None if no variant is trained."""
 
     storage: ArtifactStorage
     """Where files go."""
@@ -88,9 +99,34 @@ class Plan:
         ranking = _RANKING_PROTOCOL if scheme.needs_ranking else None
         versions = toolchain_versions(scheme)
         isa = self.isa if builder_of(scheme).is_compiled else None
+        training = self.key_of_training(scheme)
         return key_of(
-            "artifact", self.detector.sha256, scheme.name, scheme.axes(), images, ranking, versions, isa
+            "artifact", self.detector.sha256, scheme.name, scheme.axes(), images, ranking, versions, isa,
+            *((training,) if training else ()),
         )  # fmt: skip
+
+    def recipe(self, scheme: Qat) -> Recipe:
+        """Returns how a scheme is trained."""
+        return scheme.recipe(**self.spec.training.recipe)
+
+    def training_key(self, scheme: Qat) -> str:
+        """Returns the key of a training, which schemes share that differ only in what is made of its result."""
+        assert self.training is not None
+        axes = {name: value for name, value in scheme.axes().items() if name in _TRAINED_FOR}
+        images = self._calibration_key() if scheme.is_calibrated or scheme.needs_ranking else None
+        ranking = _RANKING_PROTOCOL if scheme.needs_ranking else None
+        return key_of(
+            "training", self.detector.sha256, scheme.name, axes, self.recipe(scheme), images, ranking,
+            self.training.fingerprint, PREPROCESSING, self.training_versions(scheme),
+        )  # fmt: skip
+
+    def key_of_training(self, scheme: Scheme) -> str | None:
+        """Returns the key of a scheme's training, or None if it has none."""
+        return self.training_key(scheme) if isinstance(scheme, Qat) and scheme.is_trained else None
+
+    def training_versions(self, scheme: Qat) -> dict[str, str]:
+        """Returns the installed version of each distribution that decides about trained weights."""
+        return {name: version(name) for name in sorted(("quantsweep", *PACKAGES_OF_TRAINERS[scheme.trainer]))}
 
     def sensitivity_key(self, scheme: Scheme, scored: bool) -> str:
         """Returns the key of a sensitivity analysis.
@@ -171,6 +207,7 @@ class Plan:
             "toolchains": makers,
             "calibration": self.calibration.fingerprint if self.calibration else None,
             "scoring": self.scoring(self.spec.space.variants[0].settings),
+            **({"training": self.training.fingerprint} if self.training else {}),
         }
 
 
@@ -219,7 +256,18 @@ def prepare(spec: Spec, storage: ArtifactStorage, folder: Path) -> Plan:
         refuse_overlap(calibration, evaluation)
         if confirmation is not None:
             refuse_overlap(calibration, confirmation, "calibration", "confirmation")
-    return Plan(spec, detector, evaluation, confirmation, calibration, storage, this_host().isa)
+    training = _training(spec, folder)
+    if training is not None:
+        refuse_overlap(training, evaluation, "training", "evaluation")
+        if confirmation is not None:
+            refuse_overlap(training, confirmation, "training", "confirmation")
+    return Plan(spec, detector, evaluation, confirmation, calibration, training, storage, this_host().isa)
+
+
+def _training(spec: Spec, folder: Path) -> Dataset | None:
+    if not any(variant.scheme.is_trained for variant in spec.space.variants):
+        return None
+    return _images(spec.training_images) if spec.training_images else demo_training(folder)
 
 
 def _annotated(images: ImageSet) -> Dataset:

@@ -4,7 +4,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.types import Accuracy, Failure, Latency, Variant
+from tasks.types import Accuracy, Failure, Latency, TrainingProgress, Variant
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,9 @@ class Observer(Protocol):
 
     def inferred(self, images: int) -> None:
         """So many more images went through a variant."""
+
+    def trained(self, name: str, progress: TrainingProgress) -> None:
+        """A training has reached a point of its learning curve."""
 
     def settled(
         self, variant: Variant, accuracy: Accuracy | None, latency: Latency | None, failure: Failure | None
@@ -48,6 +51,10 @@ class PlainProgress:
     def inferred(self, images: int) -> None:
         """Counts images."""
         self._clock.images += images
+
+    def trained(self, name: str, progress: TrainingProgress) -> None:
+        """Says how far a training is; see `Observer`."""
+        self._say(f"training {name}: {training_line(progress)}")
 
     def settled(
         self, variant: Variant, accuracy: Accuracy | None, latency: Latency | None, failure: Failure | None
@@ -100,6 +107,10 @@ class LiveProgress:
         self._clock.images += images
         self._progress.update(self._bar, description="sweeping", rate=f"{self._clock.rate():.0f} images/s")
 
+    def trained(self, name: str, progress: TrainingProgress) -> None:
+        """Shows how far a training is, in place of what is being done."""
+        self._progress.update(self._bar, description=f"{name}: {training_line(progress)}")
+
     def settled(
         self, variant: Variant, accuracy: Accuracy | None, latency: Latency | None, failure: Failure | None
     ) -> None:
@@ -142,6 +153,29 @@ def ending_of(variant: Variant, accuracy: Accuracy | None, latency: Latency | No
     shown = [f"AP {accuracy.statistics[0]:.4f}"] if accuracy else []
     shown += [f"{latency.latency_ms_p50:.2f} ms, {latency.ratio:.3f} of float32"] if latency else []
     return f"{variant.label}: {', '.join(shown)}"
+
+
+def training_line(progress: TrainingProgress) -> str:
+    """Describes in one line how far a training is.
+
+    Args:
+        progress: At a point of its learning curve.
+
+    Returns:
+        The line.
+    """
+    now, first = progress.points[-1], progress.points[0]
+    words = [f"update {now.step} of {progress.steps}"]
+    words += [f"loss {now.loss:.3f}"] if now.loss is not None else []
+    words += [
+        f"held-out {now.held_out_loss:.3f} (began at {first.held_out_loss:.3f}, best {progress.best.held_out_loss:.3f})"
+    ]
+    words += [f"{now.images_per_second:.0f} images/s"] if now.images_per_second else []
+    if progress.is_over:
+        words += [f"{'done' if progress.end == 'finished' else 'no better for long'} after {now.seconds:.0f} s"]
+    elif now.step:
+        words += [f"about {(now.seconds - first.seconds) / now.step * (progress.steps - now.step):.0f} s left"]
+    return ", ".join(words)
 
 
 class _Clock:

@@ -1,12 +1,12 @@
 """The search space: blocks of a spec multiplied out into variants."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.block import DEFAULT_RUNTIME, Asked, Broken, expand_block
 from tasks.quantize.builders import builders
-from tasks.quantize.schemes import Float32
+from tasks.quantize.schemes import Float32, Qat
 from tasks.types import RuntimeSettings, Variant
 
 REFERENCE = Variant(Float32(), RuntimeSettings(DEFAULT_RUNTIME, threads=1))
@@ -19,7 +19,8 @@ class Space:
 
     variants: tuple[Variant, ...]
     """Distinct variants in the order of the spec; the reference is first, then the float32 build of every other
-    runtime, named in the spec or not."""
+    runtime, named in the spec or not. Before a trained variant stands its untrained twin: what training gains is the
+    difference between the two."""
 
     repeats: dict[str, int]
     """How often the spec asks for a variant beyond the first time, by label, where it does: its lists differ in axes
@@ -46,7 +47,8 @@ def expand(blocks: list[Any], threads: list[int]) -> tuple[Space, list[Broken]]:
     runtimes = dict.fromkeys(variant.settings.runtime for variant in asked)
     floats = [_float32_of(runtime, threads[0]) for runtime in runtimes if runtime != DEFAULT_RUNTIME]
     repeats = {variant.label: count - 1 for variant, count in Counter(asked).items() if count > 1}
-    return Space(tuple(dict.fromkeys([REFERENCE, *floats, *asked])), repeats), broken
+    with_twins = [each for variant in asked for each in (*_untrained(variant), variant)]
+    return Space(tuple(dict.fromkeys([REFERENCE, *floats, *with_twins])), repeats), broken
 
 
 def expand_blocks(blocks: list[Any]) -> tuple[list[Asked], list[Broken]]:
@@ -58,6 +60,11 @@ def expand_blocks(blocks: list[Any]) -> tuple[list[Asked], list[Broken]]:
         found += asked
         broken += [((index, *place), message) for place, message in problems]
     return found, broken
+
+
+def _untrained(variant: Variant) -> list[Variant]:
+    scheme = variant.scheme
+    return [replace(variant, scheme=scheme.untrained)] if isinstance(scheme, Qat) and scheme.is_trained else []
 
 
 def _float32_of(runtime: str, threads: int) -> Variant:

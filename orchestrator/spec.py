@@ -14,7 +14,8 @@ from orchestrator.document import Document, Place, Problem, read_document, refus
 from orchestrator.space import Space, expand, expand_blocks
 from tasks.errors import SpecMistake
 from tasks.quantize.kept_layers import NONE
-from tasks.quantize.schemes import Scheme
+from tasks.quantize.schemes import Qat, Scheme
+from tasks.training.recipe import Augmentation, Balance, LossSettings, Optimizer
 from tasks.types import Postprocessing
 
 DEMO = "demo"
@@ -36,7 +37,7 @@ class ImageSet(_Strict):
     """Folder of images."""
 
     annotations: str | None = None
-    """COCO-format JSON; needed for evaluation, not for post-training calibration."""
+    """COCO-format JSON; needed for evaluation and for training, not for post-training calibration."""
 
 
 class BudgetSettings(_Strict):
@@ -138,6 +139,70 @@ class StudySettings(_Strict):
         return self
 
 
+class AugmentationSettings(_Strict):
+    """What is done to training images; see `tasks.training.recipe.Augmentation`."""
+
+    mirror: Annotated[float, Field(ge=0, le=1)] = Augmentation.mirror
+    crop: Annotated[float, Field(ge=0, le=1)] = Augmentation.crop
+    colour: Annotated[float, Field(ge=0, le=1)] = Augmentation.colour
+
+
+class TrainingSettings(_Strict):
+    """What all trainings of a spec have in common; the rest are axes of the schemes `qat_...`."""
+
+    images: Annotated[str, Field(min_length=1)] | None = None
+    """Folder of training images; those of `calibration` if null."""
+
+    annotations: Annotated[str, Field(min_length=1)] | None = None
+    """COCO-format JSON of these images; training by distillation alone (`distillation_weight: 1`) needs none."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Images an update."""
+
+    optimizer: Optimizer = "adamw"
+    """Who makes updates of gradients."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Decoupled weight decay of kernels."""
+
+    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the updates over which the learning rate rises."""
+
+    largest_gradient: Annotated[float, Field(gt=0)] = 10.0
+    """Gradients of a greater global norm are scaled down to it."""
+
+    balance: Balance = "hard_negatives"
+    """How background anchors are kept from drowning the others: as the TF1 configuration does, or by focal loss."""
+
+    augmentation: AugmentationSettings = AugmentationSettings()
+    """Shares of the images that are changed."""
+
+    held_out: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Share of the training images kept apart to see when training stops helping."""
+
+    patience: Annotated[int, Field(ge=1)] | None = 6
+    """Points of the learning curve without a better held-out loss after which a training ends; null for no limit."""
+
+    points: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Points of a learning curve; between two of them a training can be stopped, and its CPU serve others."""
+
+    @pydantic.model_validator(mode="after")
+    def _annotated_images(self) -> "TrainingSettings":
+        if self.annotations is not None and self.images is None:
+            raise ValueError("annotations without images: give `images: FOLDER`, too")
+        return self
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Fields of `Recipe` that are no axes of schemes."""
+        own = {"images", "annotations", "balance", "augmentation"}
+        return {
+            **self.model_dump(exclude=own),
+            "loss": LossSettings(balance=self.balance),
+            "augmentation": Augmentation(**self.augmentation.model_dump()),
+        }
+
+
 class PostprocessingSettings(_Strict):
     """How raw outputs become detections."""
 
@@ -174,6 +239,7 @@ class _SpecFile(_Strict):
     sensitivity: list[dict[str, Any]] = []
     latency: LatencySettings = LatencySettings()
     study: StudySettings = StudySettings()
+    training: TrainingSettings = TrainingSettings()
     postprocessing: PostprocessingSettings = PostprocessingSettings()
 
 
@@ -216,6 +282,12 @@ class Spec:
 
     study: StudySettings
     """How a study searches."""
+
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    """What all trainings have in common."""
+
+    training_images: ImageSet | None = None
+    """Images to train on, or None for the synthetic set (or for none, if no scheme is trained)."""
 
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
     """How raw outputs become detections."""
@@ -277,6 +349,7 @@ def parse_spec(text: str, origin: str, folder: Path) -> Spec:
         what = calibrated[0].name if calibrated else "a sensitivity analysis"
         message = f"{what} needs calibration images: give `calibration: {{images: FOLDER}}`"
         problems.append(Problem(document.line_of(("space",) if calibrated else ("sensitivity",)), message))
+    problems += _training_problems(document, file, space) if file else []
     refuse(origin, problems)
     assert file is not None
     split = file.evaluation if isinstance(file.evaluation, SplitImages) else None
@@ -296,6 +369,8 @@ def parse_spec(text: str, origin: str, folder: Path) -> Spec:
         sensitivity=analysed,
         latency=file.latency,
         study=file.study,
+        training=file.training,
+        training_images=_located(_training_images(file), folder),
         postprocessing=Postprocessing(**file.postprocessing.model_dump()),
     )
 
@@ -366,6 +441,33 @@ def _sensitivity(blocks: Any) -> tuple[tuple[Scheme, ...], list[Broken]]:
     return tuple(dict.fromkeys(schemes)), list(dict.fromkeys(broken))
 
 
+def _training_images(file: _SpecFile) -> ImageSet | str | None:
+    settings = file.training
+    if settings.images is None:
+        return file.calibration
+    return ImageSet(images=settings.images, annotations=settings.annotations)
+
+
+def _training_problems(document: Document, file: _SpecFile, space: Space) -> list[Problem]:
+    """What is missing for the trainings of a space."""
+    trained = [each.scheme for each in space.variants if isinstance(each.scheme, Qat) and each.scheme.is_trained]
+    images = _training_images(file)
+    if not trained or images == DEMO:
+        return []
+    if images is None:
+        message = f"{trained[0].name} needs images to train on: give `training: {{images: FOLDER, annotations: FILE}}`"
+        return [Problem(document.line_of(("space",)), message)]
+    labelled = [scheme for scheme in trained if scheme.distillation_weight < 1]
+    if not labelled or (isinstance(images, ImageSet) and images.annotations):
+        return []
+    where = "training" if file.training.images else "calibration"
+    message = (
+        f"{labelled[0].name} learns from labels ({1 - labelled[0].distillation_weight:g} of its loss), and `{where}` "
+        f"has no annotations: give `{where}: {{images: FOLDER, annotations: FILE}}`, or `distillation_weight: 1`"
+    )
+    return [Problem(document.line_of((where,)), message)]
+
+
 def _located(images: ImageSet | SplitImages | str | None, folder: Path) -> ImageSet | None:
     if not isinstance(images, ImageSet):
         return None
@@ -386,6 +488,8 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "latency": LatencySettings,
     "study": StudySettings,
     "stop": StopSettings,
+    "training": TrainingSettings,
+    "augmentation": AugmentationSettings,
     "postprocessing": PostprocessingSettings,
 }
 """Models by the last part of the place of their errors: a key, or a form of `evaluation` or `calibration`."""

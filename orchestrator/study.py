@@ -218,8 +218,9 @@ class Study:
     def _rules(self, looks: tuple[Rung, ...]) -> Rules:
         study = self._plan.spec.study
         return Rules(
-            looks, self._plan.spec.budget, objective_of(tuple(study.objectives)), study.in_flight, self.stops, is_final
-        )
+            looks, self._plan.spec.budget, objective_of(tuple(study.objectives)), study.in_flight, self.stops,
+            ends_trainings=study.stop_early, is_own_fault=is_final,
+        )  # fmt: skip
 
     @cached_property
     def _optuna(self) -> "OptunaStudy":

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.budget import Budget
-from orchestrator.progress import Observer
+from orchestrator.progress import Observer, training_line
 from orchestrator.search.candidate import Candidate
 from orchestrator.search.observer import SearchObserver, Unobserved
 from orchestrator.search.stops import StopRules
-from tasks.types import Accuracy, Failure, Latency, Variant, VerdictKind
+from tasks.types import Accuracy, Failure, Latency, TrainingProgress, Variant, VerdictKind
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -210,6 +210,8 @@ def _waits_for(candidate: Candidate) -> str:
         return "to be built"
     if candidate.latency is None:
         return "to be timed"
+    if candidate.is_untrained:
+        return "in training" if candidate.training else "to be trained"
     return "to be scored further" if candidate.rungs else "to be scored"
 
 
@@ -412,6 +414,10 @@ class _Stages:
     def inferred(self, images: int) -> None:
         """Counts images."""
         self.count(images)
+
+    def trained(self, name: str, progress: TrainingProgress) -> None:
+        """Says how far a training is."""
+        self.say(f"training {name}: {training_line(progress)}")
 
     def settled(
         self, variant: Variant, accuracy: Accuracy | None, latency: Latency | None, failure: Failure | None

@@ -258,6 +258,7 @@ class Sweep:
             accuracy_key=run.accuracy[0] if run.accuracy else None,
             latency_key=run.latency[0] if run.latency else None,
             failure_key=failure_key,
+            training_key=self._plan.key_of_training(run.variant.scheme),
         )
         accuracy, latency = run.accuracy[1] if run.accuracy else None, run.latency[1] if run.latency else None
         self._observer.settled(run.variant, accuracy, latency, failure)

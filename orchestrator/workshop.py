@@ -13,6 +13,7 @@ from orchestrator.latencies import Latencies, benchmark_host
 from orchestrator.plan import Plan
 from orchestrator.progress import Observer
 from orchestrator.sensitivity import Sensitivities
+from orchestrator.trainings import Trainings
 from results.store import Store
 from results.sweep_record import SweepRecord
 from tasks.coco.dataset import Dataset
@@ -152,7 +153,8 @@ def open_workshop(
     latencies = Latencies(plan, graph, store, host, observer)
     accuracies = scoring(plan, graph, store, truth, images, observer)
     sensitivities = Sensitivities(plan, graph, store, detector, truth, images, accuracies)
-    artifacts = Artifacts(plan, graph, store, detector, images, calibration, sensitivities)
+    trainings = Trainings(plan, graph, store, detector, observer)
+    artifacts = Artifacts(plan, graph, store, detector, images, calibration, sensitivities, trainings)
     return Workshop(
         plan, store, record, observer, graph, host, images, detector, truth, accuracies, latencies, sensitivities,
         artifacts, elsewhere, images_elsewhere,

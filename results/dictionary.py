@@ -23,8 +23,8 @@ write an upsert on the primary key.
 - Times are in UTC. SQLite holds them as text, and booleans as 0 and 1.
 - A latency ratio compares with others of the same `host` only.
 - A failure under a key is a result too. A rerun keeps it if it follows from the request (`unsupported_scheme`,
-  `quantization_failed`, `audit_mismatch`, `inference_failed`, `scoring_failed`) and tries again if it may not happen
-  twice (all other reasons). A result stored under the same key outweighs it.
+  `training_failed`, `quantization_failed`, `audit_mismatch`, `inference_failed`, `scoring_failed`) and tries again if
+  it may not happen twice (all other reasons). A result stored under the same key outweighs it.
 - Each axis of a scheme has a column, NULL where the axis does not exist (`range_estimator` of `float16`). `scheme_json`
   holds the axes that exist. Rows that schema 0001 wrote hold in `scheme_json` only the axes that it knew; their columns
   say what it did, having no choice (`range_estimator` is `min_max`, `transform` is `none`, ...). Their audits have no
@@ -52,8 +52,19 @@ write an upsert on the primary key.
   `verdicts`, and on how many images. A loss there is of the images scored by then, as the budget counts it (a share, if
   the budget is relative): with fewer than all, it is no score, and `ap`, `ap_loss`, `budget_loss` and `feasible` stay
   NULL. The status `stopped` says that a variant was made and timed, and given up before it was scored on every image.
+  Of a variant that has to be trained the untrained twin is made and timed first, which has the same structure: without
+  an artifact, it was given up before or during its training.
 - `confirm_ap` and its loss are of images that no choice was made by: the least of many losses is luckier than it is
   good.
+- `trainings` says how far each training is and `training_points` is its learning curve. A training gives float weights
+  and ranges of activations, of which many artifacts may be made: by several toolchains, in several sweeps. So variants
+  share trainings (`training_key`), and with them their cost: sum it up over distinct keys. `core_seconds` is CPU time
+  of the training process, all threads together; work that was lost with a worker is not in it.
+- `trained_variants` sets what a training bought beside what it cost. `untrained_ap` is of the untrained twin in the
+  same sweep: the variant that has `epochs` 0 and equals it in all axes but those of training. What it gained an hour is
+  over the whole training, even if other variants share it. Training images are none of the `datasets`.
+- `held_out_loss` is the loss against the labels on training images that were kept apart (against the float detector's
+  answers if there are no labels): the same measure for every recipe. No evaluation image has a part in it.
 - Optuna's own tables (`studies`, `trials`, ...) may stand beside these; the view `study_trials` does not need them.
 - Alembic's revision is in `quantsweep_alembic_version`; `quantsweep db upgrade` brings an older schema to the newest.
 
@@ -79,6 +90,10 @@ GROUP BY sweep_key, variant, operator, kernel, arithmetic ORDER BY variant, ms D
 -- what each study decided, and what that took
 SELECT study, verdict, COUNT(*) AS variants, SUM(inferred) AS images FROM study_trials
 GROUP BY study_key, study, verdict ORDER BY study, variants DESC, verdict;
+-- what trainings bought and cost: mean over seeds
+SELECT scheme, granularity, trainer, epochs, learning_rate, COUNT(*) AS seeds, AVG(untrained_ap) AS untrained,
+    AVG(ap) AS trained, AVG(ap_gained) AS gained, AVG(core_seconds) AS core_seconds FROM trained_variants
+WHERE ap_gained IS NOT NULL GROUP BY scheme, granularity, trainer, epochs, learning_rate ORDER BY gained DESC;
 ```
 """
 

@@ -9,10 +9,10 @@ from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
 from results import schema, views
 from results.connect import name_of
+from results.kept_failures import KEPT_FAILURES
 from results.near_miss import NearMiss, near_miss
 from results.ratios import ratios
 from results.reading import Rows, choices, flat, plain_row, rows_of
-from results.store import KEPT_FAILURES
 from tasks.errors import UserMistake
 
 _SHORTEST_PREFIX = 4
@@ -221,6 +221,64 @@ def _missed(row: Mapping[str, Any], sweep: Mapping[str, Any], miss: NearMiss) ->
     }
 
 
+def trainings(engine: Engine, sweep: str | None = None) -> Rows:
+    """Lists the trained variants of a sweep: what each training cost, and what it bought.
+
+    Args:
+        engine: A database.
+        sweep: Name or start of the key; None for the latest.
+
+    Returns:
+        Rows of the view `trained_variants`: the best AP first, then those that were not scored. Empty if no training
+        has begun.
+
+    Raises:
+        UserMistake: If there is no such sweep.
+    """
+    rows = _of_sweep(engine, views.trained_variants, sweep)
+    return sorted(rows, key=lambda row: (row["ap"] is None, -(row["ap"] or 0.0), row["core_seconds"], row["variant"]))
+
+
+def learning_curve(engine: Engine, training: str, sweep: str | None = None) -> Rows:
+    """Lists the points of a learning curve.
+
+    Args:
+        engine: A database.
+        training: Start of the key of a training (at least 4 digits), or a variant that was trained (see
+            `find_variant`).
+        sweep: Where the variant is: name or start of the key; None for the latest.
+
+    Returns:
+        By rising number of updates: `training_key`, the columns of `training_points`, and `is_best`: whether the
+        weights of this point are kept.
+
+    Raises:
+        UserMistake: If there is no such sweep or variant, or its training has not begun.
+    """
+    key = _training_key(engine, training, sweep)
+    table, points = schema.trainings, schema.training_points
+    query = (
+        select(*points.c, (points.c.step == table.c.best_step).label("is_best"))
+        .join(table, table.c.key == points.c.training_key)
+        .where(table.c.key == key)
+        .order_by(points.c.step)
+    )
+    return rows_of(engine, query)
+
+
+def _training_key(engine: Engine, training: str, sweep: str | None) -> str:
+    if len(training) >= _SHORTEST_PREFIX:
+        key = schema.trainings.c.key
+        found = rows_of(engine, select(key).where(func.substr(key, 1, len(training)) == training).limit(2))
+        if len(found) == 1:
+            return str(found[0]["key"])
+    row = find_variant(engine, training, sweep)
+    if row["training_key"] is None:
+        why = "its training has not begun" if row["epochs"] else "nothing in it is trained"
+        raise UserMistake(f"{row['variant']} has no learning curve: {why}")
+    return str(row["training_key"])
+
+
 def class_losses(engine: Engine, sweep: str | None = None, variant: str | None = None) -> Rows:
     """Lists AP and loss of each category, the largest loss first.
 
@@ -285,7 +343,9 @@ def show(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, An
         is unknown and, but for sizes, where the two come from different hosts; and what is nested in the tables, with
         dots in the names: `mac_share.int8`, `operators.CONV_2D`, `host.cpu`, `conditions.load`,
         `loss_interval.level`, `audit.granularity`, ... Where layers differ in their arithmetic, `layer_count.int8` is
-        the number of layers in it, and `layers.float32` are their names, for all but the commonest.
+        the number of layers in it, and `layers.float32` are their names, for all but the commonest. Of a training
+        `training.trainer`, `training.recipe.batch_size`, `training.stopped_because`, ..., and in `learning_curve.step`,
+        `learning_curve.held_out_loss`, ... what `learning_curve` lists, joined by commas.
 
     Raises:
         UserMistake: If there is no such sweep or variant.
@@ -338,7 +398,7 @@ def show(engine: Engine, variant: str, sweep: str | None = None) -> dict[str, An
     audit = row.pop("audit") or {}
     row["audit"] = {name: audit.pop(name) for name in _AXES_IN_AUDIT if name in audit}
     row |= audit
-    row |= _arithmetic(row.pop("layers", {})) | _interval(engine, found)
+    row |= _arithmetic(row.pop("layers", {})) | _interval(engine, found) | _training(engine, found)
     named = ("detector", "detector_sha256", "dataset", "dataset_fingerprint", "artifacts_url")
     to_reference = _ratios_to_reference(engine, found)
     return flat({**found, **to_reference, **{name: sweep_row[name] for name in named}, **row})
@@ -515,6 +575,18 @@ def host_of(engine: Engine, fingerprint: str) -> dict[str, Any]:
     """
     (row,) = rows_of(engine, select(schema.hosts.c.properties).where(schema.hosts.c.fingerprint == fingerprint))
     return dict(row["properties"])
+
+
+def _training(engine: Engine, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Finds how a variant was trained, but for what the leaderboard and the curve tell."""
+    if found["training_key"] is None:
+        return {}
+    told = {"key", "detector_sha256", "status", "step", "best_step", "seconds", "core_seconds"}
+    columns = [column for column in schema.trainings.c if column.name not in told]
+    (training,) = rows_of(engine, select(*columns).where(schema.trainings.c.key == found["training_key"]))
+    curve = learning_curve(engine, found["training_key"])
+    points = {name: [point[name] for point in curve] for name, *_ in schema.CURVE}
+    return {"training": training, "learning_curve": points}
 
 
 def _cpu_of(engine: Engine, host: str) -> str | None:

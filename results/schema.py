@@ -30,7 +30,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 """Newest revision of the migrations; revisions are numbers, so that older and newer can be told apart."""
 
 VERSION_TABLE = "quantsweep_alembic_version"
@@ -52,7 +52,7 @@ STATISTICS_MEANING = (
 )  # fmt: skip
 """What each of them says."""
 
-AXES: dict[str, tuple[type[Text | Integer], str]] = {
+AXES: dict[str, tuple[type[Text | Integer | Double[float]], str]] = {
     "granularity": (Text, "per_channel or per_tensor; NULL where the scheme has none"),
     "symmetry": (Text, "Zero point of activations: asymmetric (free) or symmetric (0); NULL where the scheme has none"),
     "range_estimator": (Text, "How ranges of activations follow from their statistics; NULL where the scheme has none"),
@@ -66,6 +66,12 @@ AXES: dict[str, tuple[type[Text | Integer], str]] = {
     "memory_layout": (Text, "Order of torch's dimensions in memory: channels_last or contiguous; NULL without torch"),
     "activation_type": (Text, "Integers of activations in ONNX Runtime: uint8 or int8; NULL where there is no choice"),
     "bias_correction": (Text, "How NNCF moves biases: fast, accurate or none; NULL under other toolchains"),
+    "trainer": (Text, "Framework of the training: keras or torch; NULL where nothing is trained"),
+    "epochs": (Integer, "How often each training image is seen; 0 in untrained twins, NULL outside of QAT"),
+    "learning_rate": (Double, "Peak of the learning rate; NULL where nothing is trained"),
+    "distillation_weight": (Double, "Share of the float detector's answers in the loss; NULL where nothing is trained"),
+    "freeze_point": (Double, "Share of the updates after which ranges stay; NULL where nothing is trained"),
+    "training_seed": (BigInteger, "Seed of order and augmentation of training images; NULL where nothing is trained"),
 }
 """Axes of a scheme, as `Scheme.axes` names them, with a column each; NULL where the axis does not exist."""
 
@@ -118,7 +124,10 @@ OPERATOR: tuple[tuple[str, Any, str, bool], ...] = (
 STATUSES = ("pending", "done", "stopped", "failed")
 """States of a variant in a sweep."""
 
-STATUS_MEANING = "pending, done, stopped (it was made and timed, and not scored on every image), or failed"
+STATUS_MEANING = (
+    "pending, done, stopped (it, or its untrained twin, was made and timed, and it was not scored on every image), or "
+    "failed"
+)
 """What the columns `status` say."""
 
 KINDS = ("sweep", "study", "find_best")
@@ -132,9 +141,44 @@ KIND_MEANING = (
 
 VERDICT_MEANING = (
     "feasible, infeasible, dominated (surely slower than a feasible one), no_gain (not faster than a feasible one, "
-    "within the error of measurement), noisy, unsupported, failed, or unsettled (the search ended first)"
+    "within the error of measurement), unpromising (its training was ended, since it went badly), noisy, unsupported, "
+    "failed, or unsettled (the search ended first)"
 )
 """What was decided about a variant."""
+
+STAGE_MEANING = "Where it happened: calibrate, train, quantize, detect, score, benchmark"
+"""What the columns `stage` say."""
+
+TRAINING_STATUSES = ("running", "finished", "no_better", "stopped")
+"""States of a training."""
+
+TRAINING_STATUS_MEANING = (
+    "running (or interrupted), finished, no_better (the held-out loss did not fall any more) or stopped (nobody waited "
+    "for it any longer)"
+)
+"""What the column `status` of trainings says."""
+
+SHOWN_TRAINING_MEANING = f"{TRAINING_STATUS_MEANING}; or failed, if that is the latest that is known of it"
+"""What readers see of it."""
+
+CURVE: tuple[tuple[str, Any, str, bool], ...] = (
+    ("step", Integer, "Updates done", False),
+    (
+        "held_out_loss",
+        Double,
+        "Loss on held-out training images, not augmented; the same measure for every recipe",
+        False,
+    ),
+    ("loss", Double, "Mean total loss of the updates since the point before; NULL at the first point", True),
+    ("box_loss", Double, "Its part of the boxes against the labels", True),
+    ("score_loss", Double, "Its part of the scores against the labels", True),
+    ("distillation_loss", Double, "Its part against the float detector's answers", True),
+    ("learning_rate", Double, "Learning rate of the last update; NULL at the first point", True),
+    ("images_per_second", Double, "Training images a second of wall time since the point before", True),
+    ("seconds", Double, "Wall time of the training so far in seconds, work of lost workers not included", False),
+    ("core_seconds", Double, "CPU time of the training so far in seconds, all threads together", False),
+)
+"""Columns of a point of a learning curve: name, type, meaning, and whether it may be NULL."""
 
 INFERRED_MEANING = "Images that went through the artifact for its sake in this search; 0 where all was known already"
 """What the columns `inferred` say."""
@@ -245,6 +289,45 @@ artifacts = Table(
     comment="Model files in artifact storage",
 )
 
+trainings = Table(
+    "trainings",
+    tables,
+    _key("sha256 of detector, scheme, recipe, images and versions"),
+    _refers("detector_sha256", "detectors.sha256", "The detector that it starts from", index=True),
+    _column("trainer", Text, "Framework: keras or torch"),
+    _column("recipe", _JSON, "All fields of the recipe"),
+    _column("dataset_fingerprint", Text, "The training images and their annotations; not a row of datasets"),
+    _column("images", Integer, "Training images, those held out included"),
+    _column("held_out_images", Integer, "Of these, kept apart to see when training stops helping"),
+    _column("steps", Integer, "Updates planned"),
+    _column("step", Integer, "Updates done"),
+    _column("best_step", Integer, "Updates done at the lowest held-out loss: the weights that are kept"),
+    _column("best_held_out_loss", Double, "Held-out loss there"),
+    _column("first_held_out_loss", Double, "Held-out loss before the first update"),
+    _column("trained_sha256", _KEY, "The best weights and ranges: their file in artifact storage"),
+    _column("device", Text, "Where it computes: cpu, or the name of the GPU"),
+    _column("status", Text, TRAINING_STATUS_MEANING),
+    _column("stopped_because", Text, "Why it was stopped, in one line; NULL unless it was", null=True),
+    _column("seconds", Double, "Wall time in seconds, work of lost workers not included"),
+    _column("core_seconds", Double, "CPU time in seconds, all threads together: what it cost"),
+    _column("versions", _JSON, "Versions of the packages that decide about the weights"),
+    _column("updated_at", UtcDateTime, "When its latest point or its end was stored (UTC)"),
+    CheckConstraint("status IN ('running', 'finished', 'no_better', 'stopped')", name="status"),
+    CheckConstraint("(status = 'stopped') = (stopped_because IS NOT NULL)", name="stopped_because"),
+    comment="Trainings, each of which many variants may share; one that failed is in failure_records under its key",
+)
+
+training_points = Table(
+    "training_points",
+    tables,
+    Column(
+        "training_key", _KEY, ForeignKey("trainings.key", ondelete="CASCADE"), nullable=False, comment="The training"
+    ),
+    *(_column(name, kind, comment, null=null) for name, kind, comment, null in CURVE),
+    PrimaryKeyConstraint("training_key", "step"),
+    comment="Learning curves, point by point",
+)
+
 artifact_requests = Table(
     "artifact_requests",
     tables,
@@ -253,7 +336,8 @@ artifact_requests = Table(
     _column("scheme", _JSON, "The scheme with all its axes"),
     _column("versions", _JSON, "Versions of the packages that decide about the bytes"),
     _refers("artifact_sha256", "artifacts.sha256", "The file that came out", index=True),
-    _column("build_seconds", Double, "Wall time of the build in seconds, calibration not included"),
+    _column("build_seconds", Double, "Wall time of the build in seconds, calibration and training not included"),
+    _refers("training_key", "trainings.key", "The training that gave the weights; NULL if none did", null=True),
     comment="Which request gave which artifact; a request that failed is in failure_records under the same key",
 )
 
@@ -424,8 +508,8 @@ comparisons = Table(
 failure_records = Table(
     "failure_records",
     tables,
-    _key("Key of the artifact request, accuracy or latency that has no result"),
-    _column("stage", Text, "Where it happened: calibrate, quantize, detect, score, benchmark"),
+    _key("Key of the training, artifact request, accuracy or latency that has no result"),
+    _column("stage", Text, STAGE_MEANING),
     _column("reason", Text, "Identifier of the kind of failure"),
     _column("message", Text, "One line for a person"),
     _column("detail", Text, "Traceback or log"),
@@ -511,6 +595,12 @@ sweep_variants = Table(
         "confirm_accuracy_key",
         "accuracies.key",
         "The accuracy on the confirmation images, which no choice was made by; NULL if it was not confirmed",
+        null=True,
+    ),
+    _refers(
+        "training_key",
+        "trainings.key",
+        "Its training, if it was settled with one that has begun, whether or not an artifact came out",
         null=True,
     ),
     _refers("failure_key", "failure_records.key", "Why it failed; NULL unless the status is failed", null=True),

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from sqlalchemy import Connection, delete, select, update
 
 from results.comparison_store import ComparisonStore
+from results.kept_failures import KEPT_FAILURES as KEPT_FAILURES
+from results.kept_failures import kept_failure
 from results.profile_store import ProfileStore
 from results.rows import (
     audit_json,
@@ -34,28 +36,22 @@ from results.schema import (
     loss_intervals,
     sweep_variants,
     sweeps,
+    trainings,
     variants,
 )
 from results.sensitivity_store import SensitivityStore
 from results.sweep_record import SweepRecord
+from results.training_store import TrainingStore
 from results.transactions import change, upsert
 from results.verdict_store import StoredVerdict, VerdictStore, forget_verdict, write_verdict
-from tasks.errors import AuditMismatch, InferenceFailed, QuantizationFailed, ScoringFailed, UnsupportedScheme
 from tasks.identity import canonical
 from tasks.types import Accuracy, Artifact, Audit, Failure, Host, Latency, LossInterval, Scheme, Verdict
-
-KEPT_FAILURES: frozenset[str] = frozenset(
-    error.reason for error in (UnsupportedScheme, QuantizationFailed, AuditMismatch, InferenceFailed, ScoringFailed)
-)
-"""Reasons that follow from the key alone: the same request fails the same way again, so a rerun keeps the failure.
-All others (`worker_lost`, `never_started`, `unexpected_error`, `benchmark_failed`, `artifact_unreadable`) depend on the
-machine or the moment: the store answers as if the key had never been asked for, and a rerun tries again."""
 
 PAIRED_BOOTSTRAP = "paired bootstrap over images"
 """The one way so far of computing intervals of losses."""
 
 
-class Store(ComparisonStore, ProfileStore, SensitivityStore, VerdictStore):
+class Store(ComparisonStore, ProfileStore, SensitivityStore, TrainingStore, VerdictStore):
     """Writes results, and finds by key what is there already."""
 
     def put_detector(self, sha256: str, name: str, spec: Any, parameters: int, macs: int) -> None:
@@ -124,6 +120,7 @@ class Store(ComparisonStore, ProfileStore, SensitivityStore, VerdictStore):
         versions: Mapping[str, str],
         artifact: Artifact,
         build_seconds: float,
+        training_key: str | None = None,
     ) -> None:
         """Stores an artifact and the request that it answers.
 
@@ -134,6 +131,7 @@ class Store(ComparisonStore, ProfileStore, SensitivityStore, VerdictStore):
             versions: Versions of the packages that decide about the bytes.
             artifact: What came out.
             build_seconds: Wall time of the build.
+            training_key: Key of the training that gave the weights, which is stored already; None if none did.
         """
         row = row_of(artifact, artifacts) | {
             "audit": audit_json(artifact.audit),
@@ -147,6 +145,7 @@ class Store(ComparisonStore, ProfileStore, SensitivityStore, VerdictStore):
             "versions": dict(versions),
             "artifact_sha256": artifact.sha256,
             "build_seconds": build_seconds,
+            "training_key": training_key,
         }
         with self.writing() as connection:
             upsert(connection, artifacts, row)
@@ -247,7 +246,7 @@ class Store(ComparisonStore, ProfileStore, SensitivityStore, VerdictStore):
         """Stores why a key has no result. A result stored under the key, before or later, outweighs the failure.
 
         Args:
-            key: Key of the artifact request, accuracy or latency that was asked for.
+            key: Key of the training, artifact request, accuracy or latency that was asked for.
             failure: What happened.
         """
         with self.writing() as connection:
@@ -263,6 +262,7 @@ class Store(ComparisonStore, ProfileStore, SensitivityStore, VerdictStore):
         request_key: str | None = None,
         accuracy_key: str | None = None,
         latency_key: str | None = None,
+        training_key: str | None = None,
         failure_key: str | None = None,
         verdict: Verdict | None = None,
         trial: int | None = None,
@@ -273,37 +273,42 @@ class Store(ComparisonStore, ProfileStore, SensitivityStore, VerdictStore):
         Args:
             sweep_key: The sweep, study or search.
             variant_key: The variant.
-            status: `done`; `stopped` if it was made and timed, and not scored on every image; `failed`; or `pending` to
-                take it back, with its verdict.
+            status: `done`; `stopped` if it, or its untrained twin, was made and timed, and it was not scored on every
+                image; `failed`; or `pending` to take it back, with its verdict.
             request_key: Key of its artifact request; the artifact is found through it.
             accuracy_key: Key of its accuracy, if it is stored.
             latency_key: Key of its latency, if it is stored.
+            training_key: Key of its training, if it has one: so that also what a training without a result cost is
+                found. Without it, the training is found through the artifact request, if that was answered.
             failure_key: Key under which the failure is stored, if and only if it failed.
             verdict: What the search decided; None leaves what was decided before.
             trial: With `verdict`, see `put_verdict`.
             inferred: With `verdict`, see `put_verdict`.
 
         Raises:
-            ValueError: If a failed variant has no failure or another has one, if a stopped one has an accuracy, or no
-                artifact or latency, or if the interval of the verdict is of other images.
+            ValueError: If a failed variant has no failure or another has one, if a stopped one has an accuracy or no
+                latency, or if the interval of the verdict is of other images.
             KeyError: If the variant is not in the sweep.
         """
         if (status == "failed") != (failure_key is not None):
             raise ValueError(
                 f"status is {status} and failure_key is {failure_key}; failed variants have one, others none"
             )
-        if status == "stopped" and (accuracy_key is not None or None in (request_key, latency_key)):
+        if status == "stopped" and (accuracy_key is not None or latency_key is None):
             raise ValueError(
-                f"status is stopped with artifact request {request_key}, latency {latency_key} and accuracy "
-                f"{accuracy_key}; stopped variants have the first two and not the third"
+                f"status is stopped with latency {latency_key} and accuracy {accuracy_key}; stopped variants have the "
+                "first and not the second"
             )
         artifact = select(artifact_requests.c.artifact_sha256).where(artifact_requests.c.key == request_key)
+        # A training that failed before its first point has left nothing to refer to.
+        training = select(trainings.c.key).where(trainings.c.key == training_key)
         values = {
             "status": status,
             "request_key": request_key,
             "artifact_sha256": artifact.scalar_subquery(),
             "accuracy_key": accuracy_key,
             "latency_key": latency_key,
+            "training_key": training.scalar_subquery(),
             "failure_key": failure_key,
             "settled_at": datetime.now(UTC),
         }
@@ -365,7 +370,7 @@ class Store(ComparisonStore, ProfileStore, SensitivityStore, VerdictStore):
         with self.reading() as connection:
             row = connection.execute(query).mappings().one_or_none()
             if row is None:
-                return _kept_failure(connection, request_key)
+                return kept_failure(connection, request_key)
         return Artifact(**fields_in(Artifact, row) | {"audit": Audit(**row["audit"])})
 
     def accuracy_of(self, key: str) -> Accuracy | Failure | None:
@@ -381,7 +386,7 @@ class Store(ComparisonStore, ProfileStore, SensitivityStore, VerdictStore):
         with self.reading() as connection:
             row = connection.execute(select(accuracies).where(accuracies.c.key == key)).mappings().one_or_none()
             if row is None:
-                return _kept_failure(connection, key)
+                return kept_failure(connection, key)
             class_ap = {each.category_id: each.ap for each in connection.execute(by_class)}
         statistics = tuple(row[name] for name in STATISTICS)
         return Accuracy(**fields_in(Accuracy, row), statistics=statistics, class_ap=class_ap)
@@ -419,7 +424,7 @@ class Store(ComparisonStore, ProfileStore, SensitivityStore, VerdictStore):
         with self.reading() as connection:
             row = connection.execute(select(latencies).where(latencies.c.key == key)).mappings().one_or_none()
             if row is None:
-                return _kept_failure(connection, key)
+                return kept_failure(connection, key)
         return Latency(**fields_in(Latency, row) | timing_fields(row))
 
 
@@ -431,10 +436,3 @@ def _forget_others(connection: Connection, accuracy_key: str, detections_sha256:
     connection.execute(update(accuracies).where(accuracies.c.key == accuracy_key).values(confirmed_by=None))
     either = (loss_intervals.c.accuracy_key == accuracy_key) | (loss_intervals.c.reference_accuracy_key == accuracy_key)
     connection.execute(delete(loss_intervals).where(either))
-
-
-def _kept_failure(connection: Connection, key: str) -> Failure | None:
-    row = connection.execute(select(failure_records).where(failure_records.c.key == key)).mappings().one_or_none()
-    if row is None or row["reason"] not in KEPT_FAILURES:
-        return None
-    return Failure(**fields_in(Failure, row))

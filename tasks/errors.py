@@ -60,6 +60,12 @@ class TrainingFailed(TaskFailure):
     reason = "training_failed"
 
 
+class TrainingStopped(TaskFailure):
+    """A training was ended before its time, since nobody waits for its result any more."""
+
+    reason = "training_stopped"
+
+
 class CompilerMissing(TaskFailure):
     """The node has no C++ compiler, and the toolchain compiles."""
 

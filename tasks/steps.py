@@ -10,7 +10,7 @@ import numpy as np
 from tasks.average_precision import average_precision
 from tasks.benchmark import benchmark, compare_latency
 from tasks.detect import detect_shard, detections_from_bytes, detections_to_bytes
-from tasks.detector.ssd_mobilenet_v1 import SSDMobileNetV1Spec
+from tasks.detector.ssd_mobilenet_v1 import SSDMobileNetV1Spec, layers
 from tasks.detector.weights import Detector
 from tasks.errors import ArtifactUnreadable, ScoringFailed
 from tasks.host import this_host
@@ -20,13 +20,20 @@ from tasks.latency.profiling import profile
 from tasks.latency.scene import SCENE, Scene
 from tasks.matches import Matches, join, match
 from tasks.quantize.artifact import build_artifact
+from tasks.quantize.kept_layers import kept_layers
 from tasks.quantize.observe import observe, statistics_key
-from tasks.quantize.schemes import Scheme
+from tasks.quantize.qat import clipped, first_ranges, simulation_of
+from tasks.quantize.schemes import Qat, Scheme
 from tasks.quantize.statistics import Statistics, merge
 from tasks.quantize.transforms.base import transformed
 from tasks.score import DETECTIONS_SUFFIX, score, score_detections
 from tasks.sensitivity import probe_layer
 from tasks.storage import ArtifactStorage
+from tasks.training.loop import advance
+from tasks.training.recipe import Recipe
+from tasks.training.samples import TrainingSet
+from tasks.training.trained import TRAINED_SUFFIX, Trained
+from tasks.training.training import Training
 from tasks.types import (
     Accuracy,
     Artifact,
@@ -40,6 +47,7 @@ from tasks.types import (
     Postprocessing,
     Profile,
     RuntimeSettings,
+    TrainingProgress,
 )
 from tasks.uncertainty import loss_interval
 
@@ -162,6 +170,7 @@ def build(
     images: ImageShard | None,
     ranking: tuple[str, ...],
     storage: ArtifactStorage,
+    trained_sha256: str | None = None,
 ) -> Built:
     """Makes, audits and stores an artifact.
 
@@ -173,16 +182,55 @@ def build(
         images: Its calibration images, if it is calibrated with those.
         ranking: The layers, the most sensitive first, if the scheme needs them.
         storage: Where the files are.
+        trained_sha256: Its trained weights and ranges, if it is trained; then `detector` is where training began.
 
     Returns:
         The artifact and the time it took.
     """
     content = _content(storage, source.sha256, source.format) if source else None
+    ranges = None
+    if trained_sha256 is not None:
+        trained = Trained.from_bytes(storage.get(trained_sha256, TRAINED_SUFFIX), f"the trained {trained_sha256[:12]}")
+        detector, ranges = trained.detector, trained.ranges
     start = time.perf_counter()
     artifact = build_artifact(
-        detector, scheme, storage, content, statistics, ranking, images.pixels if images else None
+        detector, scheme, storage, content, statistics, ranking, images.pixels if images else None, ranges
     )  # fmt: skip
     return Built(artifact, time.perf_counter() - start)
+
+
+def train(
+    storage: ArtifactStorage,
+    key: str,
+    scheme: Qat,
+    recipe: Recipe,
+    detector: Detector,
+    images: TrainingSet,
+    statistics: Statistics | None,
+    ranking: tuple[str, ...],
+    point: int,
+) -> TrainingProgress:
+    """Trains on to a point of the learning curve; see `tasks.training.loop.advance`.
+
+    Args:
+        storage: Where checkpoints and results go.
+        key: Names everything that the training depends on.
+        scheme: What is to be made in the end.
+        recipe: How it is trained.
+        detector: Where training starts.
+        images: What it is trained on.
+        statistics: Of the activations of the float32 .tflite of the detector, unless its ranges are fixed.
+        ranking: The layers, the most sensitive first, if the scheme needs them.
+        point: Index of the point.
+
+    Returns:
+        How far it is.
+    """
+    kept = kept_layers(scheme.keep_float, [layer.name for layer in layers(detector.spec)], ranking)
+    ranges = first_ranges(scheme, detector, statistics)
+    simulation, start = simulation_of(scheme, kept), clipped(scheme, detector, kept)
+    training = Training(key, scheme.trainer, start, recipe, images, simulation, ranges, teacher=detector)
+    return advance(training, storage, point)
 
 
 def probe(

@@ -79,19 +79,24 @@ class Variant:
     @property
     def label(self) -> str:
         """A readable name, unique among the variants of one detector."""
-        axes = self.scheme.axes()
-        words = [self.settings.runtime, self.scheme.name, axes["toolchain"]]
-        words += [axes["granularity"]] if "granularity" in axes else []
-        if "calibration_images" in axes:
-            words += [f"cal{axes['calibration_images']}", f"seed{axes['calibration_seed']}"]
-        if "epochs" in axes:
-            words += [axes["trainer"], f"ep{axes['epochs']}"] if axes["epochs"] else ["untrained"]
-        defaults = {item.name: item.default for item in fields(self.scheme)}
-        for axis, mark in _LABEL_MARKS.items():
-            if axis in axes and axes[axis] != defaults[axis]:
-                words.append(mark + _slug(axes[axis]))
-        words += [_slug(value) for _, value in self.settings.options]
-        return "-".join([*words, f"t{self.settings.threads}"])
+        options = [_slug(value) for _, value in self.settings.options]
+        return "-".join([self.settings.runtime, scheme_label(self.scheme), *options, f"t{self.settings.threads}"])
+
+
+def scheme_label(scheme: Scheme) -> str:
+    """Returns a readable name of a scheme, unique among those of one detector."""
+    axes = scheme.axes()
+    words = [scheme.name, axes["toolchain"]]
+    words += [axes["granularity"]] if "granularity" in axes else []
+    if "calibration_images" in axes:
+        words += [f"cal{axes['calibration_images']}", f"seed{axes['calibration_seed']}"]
+    if "epochs" in axes:
+        words += [axes["trainer"], f"ep{axes['epochs']}"] if axes["epochs"] else ["untrained"]
+    defaults = {item.name: item.default for item in fields(scheme)}
+    for axis, mark in _LABEL_MARKS.items():
+        if axis in axes and axes[axis] != defaults[axis]:
+            words.append(mark + _slug(axes[axis]))
+    return "-".join(words)
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,15 @@ HEAVY = {
 HEAVY_MODULES = {
     "orchestrator.search.optuna_study",
     "orchestrator.search.unseen",
+    "tasks.detector.scratch_learner",
     "tasks.detector.torch_model",
+    "tasks.quantize.qat_keras",
+    "tasks.quantize.qat_keras_quantizers",
     "tasks.quantize.torch_annotation",
     "tasks.quantize.torch_lowering",
+    "tasks.quantize.torch_simulation",
+    "tasks.training.keras_graph",
+    "tasks.training.keras_learner",
 }
 """Modules that define subclasses of a framework's, and so import it; who needs one imports it inside a function."""
 

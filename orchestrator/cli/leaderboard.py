@@ -30,21 +30,21 @@ def print_leaderboard(rows: Sequence[Row], sweep: Row, why: Mapping[str, str], w
         kind = " of the reference's" if sweep["budget_relative"] else ""
         budget = f"budget: {sweep['budget_metric']} loss <= {sweep['budget_max_loss']:g}{kind}"
     title = f"{sweep['sweep']}: {sweep['images']} images of {sweep['dataset']}, {budget}"
-    columns, width = (WIDE_LEADERBOARD, WIDE_WIDTH) if wide else (LEADERBOARD, TABLE_WIDTH)
+    columns, width = leaderboard_columns(rows, wide), WIDE_WIDTH if wide else TABLE_WIDTH
     stopped = [row for row in rows if row["status"] == "stopped"]
     print_rows([row for row in rows if row["status"] != "stopped"], columns, title=title, width=width)
     if stopped:
         print_line("")
-        print_rows(stopped, _stopped_columns(sweep["images"], wide), title="not scored on every image:", width=width)
+        decided = _stopped_columns(sweep["images"], wide, has_trained(rows))
+        print_rows(stopped, decided, title="not scored on every image:", width=width)
         print_line("")
     for row in rows:
         if row["status"] == "failed":
             print_line(f"failed: {row['variant']}: {_failure(row)}")
         elif executes_less(row):
             held, done = row["int8_mac_share"], row["executed_int8_mac_share"]
-            print_line(
-                f"in float: {row['variant']}: of its {held:.0%} int8 multiply-accumulates {done:.0%} are executed"
-            )
+            line = f"in float: {row['variant']}: of its {held:.0%} int8 multiply-accumulates {done:.0%} are executed"
+            print_line(textwrap.fill(line, TABLE_WIDTH, subsequent_indent="  ", break_on_hyphens=False))
     if not wide and any(row["simulated"] for row in rows):
         print_line(
             f"{SIMULATED_MARK} simulated: no kernel makes use of such weights; the time is that without the transform"
@@ -140,8 +140,9 @@ def _explain_noise(rows: Sequence[Row]) -> None:
 
 def executes_less(row: Row) -> bool:
     """Says whether a runtime executes less in int8 than the artifact holds: the rest of it runs in float."""
-    done = row["executed_int8_mac_share"]
-    return done is not None and done < row["int8_mac_share"] - 0.005
+    held, done = row["int8_mac_share"], row["executed_int8_mac_share"]
+    # A variant may have the latency of its untrained twin and no artifact of its own.
+    return held is not None and done is not None and done < held - 0.005
 
 
 def print_for_documents(rows: Sequence[Row], all_images: int) -> None:
@@ -152,7 +153,8 @@ def print_for_documents(rows: Sequence[Row], all_images: int) -> None:
         all_images: Images of the whole evaluation.
     """
     ordered = sorted(rows, key=lambda row: row["position"])
-    print_markdown([row for row in ordered if row["status"] in ("done", "pending")], WIDE_LEADERBOARD)
+    shown = [row for row in ordered if row["status"] in ("done", "pending")]
+    print_markdown(shown, leaderboard_columns(rows, wide=True))
     _print_list(
         "Not scored on every image",
         {row["variant"]: decision(row, all_images) for row in ordered if row["status"] == "stopped"},
@@ -247,14 +249,38 @@ def _marked_status(row: Row) -> str:
     return _status(row) + (SIMULATED_MARK if row["simulated"] else "")
 
 
-def _stopped_columns(all_images: int, wide: bool) -> tuple[Column, ...]:
+def has_trained(rows: Sequence[Row]) -> bool:
+    """Says whether any of the rows of a leaderboard has had a training."""
+    return any(row["training_key"] is not None for row in rows)
+
+
+def leaderboard_columns(rows: Sequence[Row], wide: bool = False) -> tuple[Column, ...]:
+    """Returns the columns of a leaderboard: with the cost of trainings, where there were any.
+
+    Args:
+        rows: What `results.queries.leaderboard` lists.
+        wide: Whether for the wide table. The narrow one has no room for both that cost and AP50.
+    """
+    columns = WIDE_LEADERBOARD if wide else LEADERBOARD
+    if not has_trained(rows):
+        return columns
+    *others, status = (column for column in columns if wide or column.heading != "AP50")
+    return *others, CORE_HOURS, status
+
+
+def _stopped_columns(all_images: int, wide: bool, with_cost: bool) -> tuple[Column, ...]:
     def decided(row: Row) -> str:
         words = decision(row, all_images)
         # As much shorter as it takes to fit beside a long label.
         return words if wide else words.replace(" images", "").replace("0.", ".").replace(", ", ",")
 
-    return text_of("variant"), Column("ratio", _ratio if wide else _short_ratio, "right"), Column("decided", decided)
+    cost = (CORE_HOURS,) if with_cost else ()
+    ratio = Column("ratio", _ratio if wide else _short_ratio, "right")
+    return text_of("variant"), ratio, *cost, Column("decided", decided)
 
+
+CORE_HOURS = number_of("training_core_seconds", "core-h", ".3f", 1 / 3600)
+"""What the training of a variant took, in hours of CPU time."""
 
 SIMULATED_MARK = "*"
 """Stands behind the status of a simulated variant."""
@@ -300,5 +326,5 @@ WIDE_LEADERBOARD = (
 )
 """Columns of the wide leaderboard and of the one for documents."""
 
-WIDE_WIDTH = 282
+WIDE_WIDTH = 290
 """Characters of a line of the wide leaderboard."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from orchestrator.cli import data, db, demo, export, model, profile, replay, results, study, sweep
+from orchestrator.cli import data, db, demo, export, model, profile, replay, results, study, sweep, train
 from tasks.errors import QuantsweepError, UserMistake
 
 
@@ -41,6 +41,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(data.app, name="data")
 app.command("sweep")(sweep.sweep)
 app.command("study")(study.study)
+app.command("train")(train.train)
 app.command("replay")(replay.replay)
 app.command("profile")(profile.profile)
 app.add_typer(results.app, name="results")

@@ -10,6 +10,7 @@ from orchestrator.cli.layers import LAYERS, NO_LAYERS, subject
 from orchestrator.cli.leaderboard import LEADERBOARD, print_for_documents, print_leaderboard, print_nearest
 from orchestrator.cli.output import Column, Row, number_of, print_line, print_markdown, print_rows, text_of
 from orchestrator.cli.profile_table import print_profile
+from orchestrator.cli.trainings import print_curve, print_trainings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -72,6 +73,9 @@ def leaderboard(
     bytes to a loaded model, first ms for the first inference, and its peak memory
     over what it held before it imported the runtime. images/s is the throughput
     of the whole machine, with a process on each share of its CPUs.
+
+    Where variants were trained, core-h is what that took, in hours of CPU time;
+    AP50 is in the wide table then.
     """
     from results import queries
     from tasks.errors import UserMistake
@@ -126,6 +130,9 @@ def show(
     profile: Annotated[
         bool, typer.Option("--profile", help="Print where its time goes instead, operator by operator.")
     ] = False,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Print the learning curve of its training alone, point by point.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show everything that is known of one variant.
@@ -144,10 +151,25 @@ def show(
     weights are integers, or on a kernel that was written to be read; conversions
     change types or memory layouts and compute nothing. `quantsweep profile
     VARIANT` takes a profile.
+
+    Of a trained variant the learning curve stands below: means of the losses of
+    the updates since the point before, and the loss on held-out training images,
+    with a star at the weights that were kept. --curve prints it alone; in JSON,
+    an object for each point. VARIANT may be the key of a training then.
     """
     from results import queries
+    from tasks.errors import UserMistake
 
+    if profile and curve:
+        raise UserMistake("--profile and --curve are two tables; choose one of them")
     engine = _open(db)
+    if curve:
+        points = queries.learning_curve(engine, variant, sweep)
+        if as_json:
+            print_rows(points, (), json=True)
+        else:
+            print_curve(points)
+        return
     if profile:
         rows = queries.profile(engine, variant, sweep)
         if as_json:
@@ -161,8 +183,15 @@ def show(
     if as_json:
         print_rows([found], (), json=True)
         return
-    facts = [{"what": name, "value": _readable(value)} for name, value in found.items() if value not in (None, "")]
+    facts = [
+        {"what": name, "value": _readable(value)}
+        for name, value in found.items()
+        if value not in (None, "") and not name.startswith("learning_curve.")
+    ]
     print_rows(facts, (text_of("what", ""), text_of("value", "")), title=str(found["variant"]))
+    if found["training_key"] is not None:
+        print_line("")
+        print_curve(queries.learning_curve(engine, str(found["training_key"])))
 
 
 @app.command()
@@ -278,6 +307,38 @@ def layers(
             print_markdown(block, LAYERS)
         else:
             print_rows(block, LAYERS, title=subject(block[0]))
+
+
+@app.command()
+def trainings(
+    named: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="Name or start of the key; the latest if not given.")
+    ] = None,
+    db: Database = DEFAULT_DATABASE,
+    sweep: Sweep = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the trained variants of a sweep: what each training cost, and what it bought.
+
+    untrained AP is that of the same variant with `epochs: 0`, if the sweep has
+    it; gained is what the training added, and AP/core-h what an hour of CPU time
+    added. The losses are those on held-out training images, at first and for the
+    weights that were kept, which are those after `best at` updates. Variants that
+    share a training, such as those of two toolchains, share its cost.
+
+    `quantsweep results show VARIANT --curve` shows how a training went.
+    """
+    from results import queries
+    from tasks.errors import UserMistake
+
+    if named is not None and sweep is not None:
+        raise UserMistake(f"{named} and --sweep {sweep} both name a sweep; choose one of them")
+    engine, sweep = _open(db), named or sweep
+    rows = queries.trainings(engine, sweep)
+    if as_json:
+        print_rows(rows, (), json=True)
+    else:
+        print_trainings(rows, queries.find_sweep(engine, sweep))
 
 
 @app.command()

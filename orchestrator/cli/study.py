@@ -230,7 +230,7 @@ def _found(running: "Study", engine: "Engine", spec: "Spec", is_exact: bool) -> 
 
 
 def _print(found: "Found", engine: "Engine", with_leaderboard: bool) -> None:
-    from orchestrator.cli.leaderboard import LEADERBOARD, print_leaderboard
+    from orchestrator.cli.leaderboard import leaderboard_columns, print_leaderboard
     from orchestrator.cli.output import print_line, print_rows
     from orchestrator.explanations import explanations
     from orchestrator.summary import summary
@@ -242,7 +242,7 @@ def _print(found: "Found", engine: "Engine", with_leaderboard: bool) -> None:
         print_line("")
     if len(found.objectives) > 1:
         title = f"{found.sweep['sweep']}: nothing feasible beats these in {', '.join(found.objectives)} at once"
-        print_rows(found.front, LEADERBOARD, title=title, empty="nothing is feasible")
+        print_rows(found.front, leaderboard_columns(found.front), title=title, empty="nothing is feasible")
         print_line("")
     for line in summary(found, f"--sweep {key[:12]} --db {name_of(engine)}"):
         print_line(line)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from orchestrator.replay.drawn_images import DrawnImages
 from orchestrator.search.candidate import Candidate
 from orchestrator.search.rungs import Rung
-from tasks.types import Artifact, Failure, Latency, LossInterval, RuntimeSettings
+from tasks.types import Artifact, Failure, Latency, LossInterval, RuntimeSettings, TrainingProgress
 
 _NOT_MEASURED = Failure("replay", "unexpected_error", "the sweep has no such result and no failure")
 
@@ -23,6 +23,7 @@ class TableLaboratory:
             times_elsewhere: See `Laboratory`.
         """
         self.images, self.width, self.times_elsewhere = len(drawn), width, times_elsewhere
+        self.training_width = 1
         self._drawn, self._table = drawn, drawn.table
         self._queue: deque[Callable[[], None]] = deque()
         self._inferred: dict[str, int] = {}
@@ -37,6 +38,19 @@ class TableLaboratory:
     def structures_timed(self) -> int:
         """Latencies measured so far: variants of one structure and of equal settings share one."""
         return len(self._timed)
+
+    def needs_training(self, candidate: Candidate) -> bool:
+        """Says no: what was trained is in the table like anything else."""
+        return False
+
+    def train(
+        self,
+        candidate: Candidate,
+        watch: Callable[[TrainingProgress], str | None],
+        then: Callable[[Artifact | Failure], None],
+    ) -> None:
+        """Looks up the artifact."""
+        self.make(candidate, then)
 
     def make(self, candidate: Candidate, then: Callable[[Artifact | Failure], None]) -> None:
         """Looks up the artifact."""

@@ -107,7 +107,7 @@ def _order(values: Sequence[Params]) -> list[str]:
 
 
 def _sorted(values: tuple[Choice, ...]) -> tuple[Choice, ...]:
-    numbers = [value for value in values if isinstance(value, int)]
+    numbers = [value for value in values if isinstance(value, int | float)]
     return tuple(sorted(numbers)) if len(numbers) == len(values) else values
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tasks.types import Artifact, Failure, Latency, LossInterval, Variant, Verdict
+from tasks.types import Artifact, Failure, Latency, LossInterval, TrainingProgress, Variant, Verdict
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,13 @@ class Candidate:
 
     verdict: Verdict | None = None
     """What was decided; None while it is in flight."""
+
+    is_untrained: bool = False
+    """Whether `artifact` is that of its untrained twin, which has its structure and so its latency: its own takes a
+    training first."""
+
+    training: TrainingProgress | None = None
+    """How far its training is, once it has begun."""
 
     is_told: bool = False
     """Whether the strategy knows the verdict."""

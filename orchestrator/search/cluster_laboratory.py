@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from orchestrator.artifacts import known_artifact
 from orchestrator.confirmation import Confirmation
 from orchestrator.search.candidate import Candidate
 from orchestrator.search.image_order import ImageOrder
@@ -11,7 +12,8 @@ from orchestrator.search.rungs import Rung
 from orchestrator.space import REFERENCE
 from orchestrator.workshop import Gate, Workshop
 from results.sweep_record import variant_key
-from tasks.types import Artifact, Failure, Latency, LossInterval, Variant
+from tasks.quantize.schemes import Qat
+from tasks.types import Artifact, Failure, Latency, LossInterval, TrainingProgress, Variant
 
 Timed = Callable[[Latency | Failure], None]
 
@@ -40,6 +42,8 @@ class ClusterLaboratory:
         """All evaluation images."""
         self.width = max(1, -(-executor.cpus // len(order.within(first.images))))
         """Candidates whose first looks have a shard for every CPU."""
+        self.training_width = max(1, executor.cpus)
+        """Trainings claim a CPU each."""
         self.times_elsewhere = not executor.shares_benchmark_node
         """Whether latencies have a node of their own."""
         self.latency_keys: dict[Variant, str] = {}
@@ -73,8 +77,34 @@ class ClusterLaboratory:
             self._shop.latencies.measure(result, result, REFERENCE.settings, take)
         self._made.open()
 
+    def needs_training(self, candidate: Candidate) -> bool:
+        """Whether it is trained, and its artifact not known yet; see `Laboratory`."""
+        scheme, plan = candidate.variant.scheme, self._shop.plan
+        return scheme.is_trained and known_artifact(plan, self._shop.store, plan.request_key(scheme)) is None
+
     def make(self, candidate: Candidate, then: Callable[[Artifact | Failure], None]) -> None:
-        """Makes its artifact; see `Laboratory`. What an earlier driver inferred with it is counted first."""
+        """Makes its artifact or its untrained twin's; see `Laboratory`."""
+        scheme = candidate.variant.scheme
+        if candidate.is_untrained:
+            assert isinstance(scheme, Qat)
+            self._shop.artifacts.request(scheme.untrained, then)
+        else:
+            self._shop.artifacts.request(scheme, self._counted(candidate, then))
+
+    def train(
+        self,
+        candidate: Candidate,
+        watch: Callable[[TrainingProgress], str | None],
+        then: Callable[[Artifact | Failure], None],
+    ) -> None:
+        """Trains it and makes its artifact; see `Laboratory`."""
+        self._shop.observer.stage(f"training {candidate.variant.label}")
+        self._shop.artifacts.request(candidate.variant.scheme, self._counted(candidate, then), watch)
+
+    def _counted(
+        self, candidate: Candidate, then: Callable[[Artifact | Failure], None]
+    ) -> Callable[[Artifact | Failure], None]:
+        """What an earlier driver inferred with its artifact is counted before anything else."""
 
         def take(result: Artifact | Failure) -> None:
             if isinstance(result, Failure) or not self._is_resumed:
@@ -82,7 +112,7 @@ class ClusterLaboratory:
             else:
                 self._accuracies.count_earlier((result, candidate.variant.settings), lambda: then(result))
 
-        self._shop.artifacts.request(candidate.variant.scheme, take)
+        return take
 
     def time(self, candidate: Candidate, then: Timed) -> None:
         """Measures its structure's latency; see `Laboratory`."""

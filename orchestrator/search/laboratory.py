@@ -9,7 +9,7 @@ from typing import Protocol
 
 from orchestrator.search.candidate import Candidate
 from orchestrator.search.rungs import Rung
-from tasks.types import Artifact, Failure, Latency, LossInterval
+from tasks.types import Artifact, Failure, Latency, LossInterval, TrainingProgress
 
 
 class Laboratory(Protocol):
@@ -24,6 +24,9 @@ class Laboratory(Protocol):
     times_elsewhere: bool
     """Whether a latency and a look can be measured at the same time, so that a look need not wait for latencies."""
 
+    training_width: int
+    """How many trainings may run side by side; at least 1."""
+
     @property
     def images_inferred(self) -> int:
         """Images that went through an artifact for this search so far, the reference's included.
@@ -31,8 +34,23 @@ class Laboratory(Protocol):
         What was known already does not count.
         """
 
+    def needs_training(self, candidate: Candidate) -> bool:
+        """Whether its artifact takes a training that was not done yet."""
+
     def make(self, candidate: Candidate, then: Callable[[Artifact | Failure], None]) -> None:
-        """Makes its artifact."""
+        """Makes its artifact; that of its untrained twin if it is untrained."""
+
+    def train(
+        self,
+        candidate: Candidate,
+        watch: Callable[[TrainingProgress], str | None],
+        then: Callable[[Artifact | Failure], None],
+    ) -> None:
+        """Trains it and makes its own artifact.
+
+        `watch` hears of each point of the learning curve. When it answers why the training should end, `then` gets a
+        failure, unless the same training goes on for another candidate.
+        """
 
     def time(self, candidate: Candidate, then: Callable[[Latency | Failure], None]) -> None:
         """Measures the latency of its artifact's structure, beside the reference."""

@@ -117,10 +117,10 @@ class OptunaStrategy:
         trial = self._open.get(candidate.ask.number)
         if trial is None or candidate.artifact is None or candidate.interval is not None:
             return
-        if candidate.latency is None:
-            trial.set_user_attr("artifact", candidate.artifact.sha256)
-        else:
+        if candidate.latency is not None:
             trial.set_user_attr("latency_ratio", candidate.ratio)
+        if not candidate.is_untrained and (candidate.latency is None or candidate.training is not None):
+            trial.set_user_attr("artifact", candidate.artifact.sha256)
 
     def tell(self, candidate: Candidate) -> None:
         """Ends the trial. What is not running, since it was told before, is left alone."""

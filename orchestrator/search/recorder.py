@@ -41,7 +41,7 @@ class Recorder(Unobserved):
         """Writes a verdict; see `SearchObserver`."""
         verdict, shop, variant = candidate.verdict, self._shop, candidate.variant
         assert verdict is not None
-        made = candidate.artifact is not None
+        made = candidate.artifact is not None and not candidate.is_untrained
         is_scored = verdict.images == verdict.all_images
         accuracy_key = shop.plan.accuracy_key(*subject_of(candidate)) if made else None
         failure_key = self._failure_key(candidate) if verdict.kind in ("failed", "unsupported") else None
@@ -56,6 +56,7 @@ class Recorder(Unobserved):
             accuracy_key=accuracy_key if has_accuracy else None,
             latency_key=self._laboratory.latency_keys.get(variant) if candidate.latency else None,
             failure_key=failure_key,
+            training_key=shop.plan.key_of_training(variant.scheme),
             verdict=verdict,
             trial=None if candidate.ask.is_warm else candidate.ask.number,
             inferred=self._inferred_for(variant, accuracy_key),

@@ -1,4 +1,8 @@
-"""The search: latency first, then accuracy in rungs, of the candidates that could still win; the fastest first."""
+"""The search: latency first, then accuracy in rungs, of the candidates that could still win; the fastest first.
+
+Trainings cost more than everything else. They begin when nothing is left to look at without one, so that what could
+not win is not trained.
+"""
 
 import time
 from collections.abc import Callable, Iterable
@@ -10,10 +14,11 @@ from orchestrator.search.candidate import Candidate
 from orchestrator.search.laboratory import Laboratory
 from orchestrator.search.objectives import LeastLatency, Objective
 from orchestrator.search.observer import SearchObserver, Unobserved
+from orchestrator.search.promise import why_unpromising
 from orchestrator.search.rungs import Rung
 from orchestrator.search.stops import Spent, StopRules
 from orchestrator.search.strategy import Strategy
-from tasks.types import Artifact, Failure, Latency, LossInterval, Verdict, VerdictKind
+from tasks.types import Artifact, Failure, Latency, LossInterval, TrainingProgress, Verdict, VerdictKind
 
 EXHAUSTED = "every variant of the space was asked for"
 """Why a search ends that no stop rule ended."""
@@ -37,6 +42,9 @@ class Rules:
 
     stops: StopRules = field(default_factory=StopRules)
     """When it ends."""
+
+    ends_trainings: bool = True
+    """Whether a training that goes badly is ended; see `orchestrator.search.promise`."""
 
     is_own_fault: Callable[[Failure], bool] = lambda failure: True
     """Whether a failure follows from what was asked for, so that asking again would be of no use."""
@@ -77,6 +85,8 @@ class Search:
         self._untimed: set[Candidate] = set()
         self._waiting: list[Candidate] = []
         self._looked_at: set[Candidate] = set()
+        self._trained: set[Candidate] = set()
+        self._given_up: dict[Candidate, tuple[VerdictKind, str]] = {}
         self._since_best = 0
         self._is_advancing = self._is_due = False
         self._untold: dict[int, Candidate] = {}
@@ -129,6 +139,7 @@ class Search:
                 self._drop()
                 self._ask()
                 self._look()
+                self._train()
         finally:
             self._is_advancing = False
 
@@ -150,7 +161,7 @@ class Search:
 
     @property
     def _in_flight(self) -> int:
-        return len(self._untimed) + len(self._waiting) + len(self._looked_at)
+        return len(self._untimed) + len(self._waiting) + len(self._looked_at) + len(self._trained)
 
     def _ask(self) -> None:
         # Several at a time: they are built side by side, and a node that times is emptied less often.
@@ -170,6 +181,7 @@ class Search:
                 self._take_up(settled)
                 continue
             candidate = Candidate(ask)
+            candidate.is_untrained = self._laboratory.needs_training(candidate)
             self.candidates.append(candidate)
             self._untimed.add(candidate)
             self._observer.asked(candidate)
@@ -187,13 +199,81 @@ class Search:
         if self._untimed and not self._laboratory.times_elsewhere:
             return
         # An answer that came at once may have beaten those that wait: they are dropped first.
-        while not self._is_due and self._waiting and len(self._looked_at) < self._laboratory.width:
+        while not self._is_due and self._ready and len(self._looked_at) < self._laboratory.width:
             # Of equally fast ones, the one that was looked at before goes on.
-            candidate = min(self._waiting, key=lambda each: (each.ratio, -each.rungs))
+            candidate = min(self._ready, key=lambda each: (each.ratio, -each.rungs))
             self._waiting.remove(candidate)
             self._looked_at.add(candidate)
             rung = self._rules.rungs[candidate.rungs]
             self._laboratory.look(candidate, rung, partial(self._take_look, candidate, rung))
+
+    @property
+    def _ready(self) -> list[Candidate]:
+        """Candidates that can be looked at."""
+        return [candidate for candidate in self._waiting if not candidate.is_untrained]
+
+    def _train(self) -> None:
+        """Begins the trainings of the fastest, once there is nothing else to decide."""
+        if self._untimed or self._ready or self._looked_at:
+            return
+        while not self._is_due and self._waiting and len(self._trained) < self._laboratory.training_width:
+            candidate = min(self._waiting, key=lambda each: each.ratio)
+            self._waiting.remove(candidate)
+            self._trained.add(candidate)
+            self._laboratory.train(candidate, partial(self._watch, candidate), partial(self._take_trained, candidate))
+
+    def _watch(self, candidate: Candidate, progress: TrainingProgress) -> str | None:
+        """Says why a training should end, if there is a reason."""
+        candidate.training = progress
+        self._observer.noted(candidate)
+        over = self._rules.stops.why_at_once(self.spent)
+        rival = self._rules.objective.beaten_by(candidate, self.feasible)
+        verdict: tuple[VerdictKind, str] | None = None
+        if rival is not None:
+            verdict = _beaten(candidate, rival)
+        elif over:
+            verdict = "unsettled", f"the search ended first: {over}"
+        elif self._rules.ends_trainings and (why := why_unpromising(progress, self._curves(candidate))):
+            verdict = "unpromising", why
+        if verdict is None:
+            self._given_up.pop(candidate, None)
+            return None
+        self._given_up[candidate] = verdict
+        return verdict[1]
+
+    def _curves(self, candidate: Candidate) -> list[TrainingProgress]:
+        """Learning curves of the other trainings for a candidate's structure."""
+        assert candidate.artifact is not None
+        structure = candidate.artifact.structure_sha256
+        return [
+            other.training
+            for other in self.candidates
+            if other is not candidate
+            and other.training is not None
+            and other.artifact is not None
+            and other.artifact.structure_sha256 == structure
+        ]
+
+    def _take_trained(self, candidate: Candidate, result: Artifact | Failure) -> None:
+        self._trained.discard(candidate)
+        given_up = self._given_up.pop(candidate, None)
+        if isinstance(result, Failure):
+            if given_up is None:
+                self._fail(candidate, result)
+                return
+            self._settle(candidate, *given_up)
+            self._advance()
+            return
+        assert candidate.artifact is not None
+        is_timed = result.structure_sha256 == candidate.artifact.structure_sha256
+        candidate.artifact, candidate.is_untrained = result, False
+        self._note(candidate)
+        if is_timed:
+            self._waiting.append(candidate)
+            self._advance()
+        else:
+            self._untimed.add(candidate)
+            self._laboratory.time(candidate, partial(self._take_latency, candidate))
 
     def _take_artifact(self, candidate: Candidate, result: Artifact | Failure) -> None:
         if isinstance(result, Failure):
@@ -264,8 +344,8 @@ class Search:
         self._observer.noted(candidate)
 
     def _fail(self, candidate: Candidate, failure: Failure) -> None:
-        self._untimed.discard(candidate)
-        self._looked_at.discard(candidate)
+        for where in (self._untimed, self._looked_at, self._trained):
+            where.discard(candidate)
         candidate.failure = failure
         kind: VerdictKind = "unsupported" if self._rules.is_own_fault(failure) else "failed"
         self._settle(candidate, kind, f"{failure.stage}: {failure.reason}: {failure.message}")

@@ -70,11 +70,23 @@ class SSDMobileNetV1(nn.Module):
         """Runs the detector, in the element type of its weights.
 
         Args:
-            images: (1, 3, S, S) float32 RGB in [-1, 1], in any memory layout.
+            images: (B, 3, S, S) float32 RGB in [-1, 1], in any memory layout.
 
         Returns:
-            `boxes`, (1, A, 4) float32 [ty, tx, th, tw] encoded against the anchors, and `scores`, (1, A, classes)
+            `boxes`, (B, A, 4) float32 [ty, tx, th, tw] encoded against the anchors, and `scores`, (B, A, classes)
             float32 after the sigmoid.
+        """
+        boxes, logits = self.codes_and_logits(images)
+        return boxes, torch.sigmoid(logits)
+
+    def codes_and_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Runs the detector up to the sigmoid.
+
+        Args:
+            images: As `forward`.
+
+        Returns:
+            `boxes` as `forward`, and the scores before the sigmoid.
         """
         outputs = {"image": images.to(self.get_submodule(self.table[0].name).weight.dtype)}
         heads: dict[str, list[torch.Tensor]] = {"boxes": [], "scores": []}
@@ -82,9 +94,26 @@ class SSDMobileNetV1(nn.Module):
             result = outputs[layer.name] = self.get_submodule(layer.name)(outputs[layer.source])
             if layer.kind == "head":
                 role = layer.name.rsplit("_", 1)[1]
-                heads[role].append(result.permute(0, 2, 3, 1).reshape(1, -1, self.widths[role]))
+                heads[role].append(result.permute(0, 2, 3, 1).reshape(result.shape[0], -1, self.widths[role]))
         boxes, logits = (torch.cat(parts, 1).float() for parts in heads.values())
-        return boxes, torch.sigmoid(logits)
+        return boxes, logits
+
+
+class TrainableSSDMobileNetV1(SSDMobileNetV1):
+    """A detector whose weights may learn, and whose scores are those before the sigmoid."""
+
+    def __init__(self, detector: Detector) -> None:
+        """Builds the convolutions.
+
+        Args:
+            detector: Architecture and weights.
+        """
+        super().__init__(detector)
+        self.requires_grad_(True)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `SSDMobileNetV1.codes_and_logits`."""
+        return self.codes_and_logits(images)
 
 
 def build_torch(detector: Detector) -> SSDMobileNetV1:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,11 +22,16 @@ from tasks.coco.preprocess import preprocess_shard
 from tasks.coco.synthetic import CATEGORIES, render, write_synthetic
 from tasks.detect import detect_shard
 from tasks.detector.anchors import anchors
-from tasks.detector.loss import BACKGROUND, assign, detection_loss
-from tasks.detector.ssd_mobilenet_v1 import AnchorSpec, Layer, SSDMobileNetV1Spec, layers
+from tasks.detector.ssd_mobilenet_v1 import AnchorSpec, SSDMobileNetV1Spec, layers
 from tasks.detector.weights import Detector
 from tasks.score import merge, score
+from tasks.training.learner import Batch
+from tasks.training.recipe import LossSettings, Recipe
+from tasks.training.targets import BACKGROUND, assign
 from tasks.types import Postprocessing, RuntimeSettings
+
+if TYPE_CHECKING:
+    from tasks.detector.scratch_learner import ScratchLearner
 
 DEMO_SPEC = SSDMobileNetV1Spec(
     depth_multiplier=0.25,
@@ -49,17 +54,15 @@ EVALUATION_SEED = 2
 EVALUATION_IMAGES = 200
 """Number of the demo's evaluation images."""
 
+_WARM_UP = 0.03
 _STATISTICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
                "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")  # fmt: skip
 _PACKAGES = ("tensorflow", "tf-keras", "numpy", "opencv-python-headless", "pillow", "pycocotools")
-_BATCH_NORM_MOMENTUM = 0.99
-_BATCH_NORM_EPSILON = 1e-3
-_FIRST_SCORE = 0.01
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a detector is trained."""
+class DemoRecipe:
+    """How the demo's detector is trained."""
 
     steps: int = 12000
     """Number of updates."""
@@ -74,13 +77,30 @@ class Recipe:
     """Images an update."""
 
     learning_rate: float = 3e-3
-    """Peak of the rate of AdamW: reached after a linear warm-up over 3 % of the steps, then a cosine down to 0."""
+    """Peak of the rate of AdamW: reached after a linear warm-up, then a cosine down to 0."""
 
     weight_decay: float = 1e-3
     """Decoupled weight decay, on all weights but those of batch norm and the biases."""
 
     largest_gradient: float = 10.0
     """Gradients of a greater global norm are scaled down to it."""
+
+    @property
+    def shared(self) -> Recipe:
+        """The recipe of optimizer, schedule and loss.
+
+        From scratch, hard negatives would be ranked by a loss that means nothing yet, so that it is focal loss.
+        """
+        return Recipe(
+            epochs=math.ceil(self.steps * self.batch_size / self.images),
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            weight_decay=self.weight_decay,
+            warm_up=_WARM_UP,
+            largest_gradient=self.largest_gradient,
+            seed=self.seed,
+            loss=LossSettings(balance="focal"),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +152,8 @@ def _render_resized(spec: SSDMobileNetV1Spec, seed: int, index: int) -> tuple[np
     return small, (corners / [height, width, height, width]).astype(np.float32), columns
 
 
-def batches(
-    images: TrainingImages, places: np.ndarray, recipe: Recipe
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Draws training batches, the same ones for the same recipe.
+def batches(images: TrainingImages, places: np.ndarray, recipe: DemoRecipe) -> Iterator[Batch]:
+    """Draws training batches, the same ones for the same recipe: mirrored at times, the colour channels swapped.
 
     Args:
         images: The scenes.
@@ -143,7 +161,7 @@ def batches(
         recipe: Seed, batch size and number of steps.
 
     Yields:
-        pixels (B, S, S, 3) uint8, target codes (B, A, 4) float32, target columns (B, A) int32, `steps` times.
+        The batch of each step.
     """
     random = np.random.default_rng((recipe.seed, 1))
     order = _endless_order(len(images.pixels), random)
@@ -157,7 +175,7 @@ def batches(
             pixels[row] = images.pixels[index, :, :: -1 if is_mirrored else 1][..., channels]
             matched, codes_of_matched, columns_of_matched = matches_of(index, is_mirrored)
             codes[row, matched], columns[row, matched] = codes_of_matched, columns_of_matched
-        yield pixels, codes, columns
+        yield Batch(pixels, codes, columns)
 
 
 def _matches(
@@ -177,81 +195,8 @@ def _endless_order(count: int, random: np.random.Generator) -> Iterator[int]:
         yield from random.permutation(count)
 
 
-def training_graph(spec: SSDMobileNetV1Spec) -> Any:
-    """Builds a detector in Keras 2 with its batch norms, freshly initialized from TensorFlow's global seed.
-
-    Args:
-        spec: The architecture.
-
-    Returns:
-        A functional `tf_keras.Model`. Input: (B, S, S, 3) float32 RGB in [-1, 1]. Outputs: boxes (B, A, 4) encoded
-        and logits (B, A, classes), the scores before the sigmoid.
-    """
-    import tf_keras
-
-    image = tf_keras.Input((spec.image_size, spec.image_size, 3), dtype="float32")
-    outputs: dict[str, Any] = {"image": image}
-    heads: dict[str, list[Any]] = {"boxes": [], "scores": []}
-    widths = {"boxes": 4, "scores": len(spec.class_ids)}
-    for layer in layers(spec):
-        output = _convolution(layer)(outputs[layer.source])
-        if layer.kind == "head":
-            role = layer.name.rsplit("_", 1)[1]
-            heads[role].append(tf_keras.layers.Reshape((-1, widths[role]))(output))
-            continue
-        output = tf_keras.layers.BatchNormalization(
-            momentum=_BATCH_NORM_MOMENTUM, epsilon=_BATCH_NORM_EPSILON, name=f"{layer.name}_norm"
-        )(output)
-        outputs[layer.name] = tf_keras.layers.ReLU(6.0)(output)
-    return tf_keras.Model(image, [tf_keras.layers.Concatenate(axis=1)(parts) for parts in heads.values()])
-
-
-def _convolution(layer: Layer) -> Any:
-    import tf_keras
-
-    settings = {"strides": layer.stride, "padding": "same", "name": layer.name, "use_bias": layer.kind == "head"}
-    if layer.kind == "depthwise":
-        return tf_keras.layers.DepthwiseConv2D(layer.kernel, depthwise_initializer="he_normal", **settings)
-    if layer.kind == "conv":
-        return tf_keras.layers.Conv2D(layer.out_channels, layer.kernel, kernel_initializer="he_normal", **settings)
-    # Without this bias the many background anchors would drown the others in the first steps (Lin et al., section 4.1).
-    first_bias = -math.log(1 / _FIRST_SCORE - 1) if layer.name.endswith("_scores") else 0.0
-    return tf_keras.layers.Conv2D(
-        layer.out_channels,
-        layer.kernel,
-        kernel_initializer=tf_keras.initializers.RandomNormal(stddev=0.01),
-        bias_initializer=tf_keras.initializers.Constant(first_bias),
-        **settings,
-    )
-
-
-def fold(model: Any, spec: SSDMobileNetV1Spec) -> Detector:
-    """Folds the batch norms of a trained graph into its convolutions.
-
-    Args:
-        model: What `training_graph` made.
-        spec: Its architecture.
-
-    Returns:
-        The detector; its outputs equal those of the model in inference mode but for rounding.
-    """
-    tensors: dict[str, np.ndarray] = {}
-    for layer in layers(spec):
-        weights = model.get_layer(layer.name).get_weights()
-        if layer.kind == "head":
-            kernel, bias = weights
-        else:
-            gamma, beta, mean, variance = model.get_layer(f"{layer.name}_norm").get_weights()
-            factor = gamma / np.sqrt(variance + _BATCH_NORM_EPSILON)
-            kernel = weights[0] * (factor[:, None] if layer.kind == "depthwise" else factor)
-            bias = beta - mean * factor
-        tensors[f"{layer.name}/weights"] = kernel.astype(np.float32)
-        tensors[f"{layer.name}/bias"] = bias.astype(np.float32)
-    return Detector(spec, tensors)
-
-
-def train(spec: SSDMobileNetV1Spec, images: TrainingImages, recipe: Recipe) -> Any:
-    """Trains a detector from scratch. Sets TensorFlow's global seed and makes its operations deterministic.
+def train(spec: SSDMobileNetV1Spec, images: TrainingImages, recipe: DemoRecipe) -> "ScratchLearner":
+    """Trains a detector from scratch. Sets the global seeds and makes TensorFlow's operations deterministic.
 
     Args:
         spec: The architecture.
@@ -259,52 +204,19 @@ def train(spec: SSDMobileNetV1Spec, images: TrainingImages, recipe: Recipe) -> A
         recipe: How.
 
     Returns:
-        The trained graph, for `fold`. Equal arguments on one machine give equal weights.
+        The learner after the last update. Equal arguments on one machine give equal weights.
     """
-    import tensorflow as tf
-    import tf_keras
+    from tasks.detector.scratch_learner import ScratchLearner
 
-    tf_keras.utils.set_random_seed(recipe.seed)
-    tf.config.experimental.enable_op_determinism()
-    model = training_graph(spec)
-    optimizer = tf_keras.optimizers.AdamW(weight_decay=recipe.weight_decay, global_clipnorm=recipe.largest_gradient)
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    optimizer.build(model.trainable_variables)
-
-    @tf.function
-    def update(pixels: Any, codes: Any, columns: Any) -> Any:
-        with tf.GradientTape() as tape:
-            boxes, logits = model(tf.cast(pixels, tf.float32) / 127.5 - 1.0, training=True)
-            parts = detection_loss(boxes, logits, codes, columns)
-            loss = tf.add_n(parts)
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        return tf.stack(parts)
-
-    place = anchors(spec)
-    side, count, size = spec.image_size, len(place), recipe.batch_size
-    signature = (
-        tf.TensorSpec((size, side, side, 3), tf.uint8),
-        tf.TensorSpec((size, count, 4), tf.float32),
-        tf.TensorSpec((size, count), tf.int32),
-    )
-    data = tf.data.Dataset.from_generator(lambda: batches(images, place, recipe), output_signature=signature)
-    recent: list[np.ndarray] = []
-    for step, batch in enumerate(data.prefetch(4)):
-        optimizer.learning_rate.assign(_learning_rate(step, recipe))
-        recent.append(update(*batch).numpy())
+    learner, shared, recent = ScratchLearner(spec, recipe.shared), recipe.shared, []
+    for step, batch in enumerate(batches(images, anchors(spec), recipe)):
+        losses = learner.step(batch, shared.learning_rate_at(step, recipe.steps), is_observing=True)
+        recent.append((losses.box, losses.score))
         if (step + 1) % 100 == 0 or step + 1 == recipe.steps:
             box_loss, score_loss = np.mean(recent, axis=0)
             print(f"step {step + 1} of {recipe.steps}: boxes {box_loss:.4f}, scores {score_loss:.4f}", flush=True)
             recent.clear()
-    return model
-
-
-def _learning_rate(step: int, recipe: Recipe) -> float:
-    warm_up = max(1, round(0.03 * recipe.steps))
-    if step < warm_up:
-        return recipe.learning_rate * (step + 1) / warm_up
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, recipe.steps - warm_up)))
+    return learner
 
 
 def evaluate(detector: Detector, images: int, seed: int) -> tuple[float, ...]:
@@ -335,26 +247,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     usage = "Train the demo's detector on synthetic scenes, from scratch, on the CPU."
     parser = argparse.ArgumentParser(prog="python -m tasks.detector.train", description=usage)
     parser.add_argument("--out", type=Path, required=True, help="safetensors file; the record goes beside it")
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="updates (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=Recipe.seed, help="seed of everything (default %(default)s)")
-    parser.add_argument("--images", type=int, default=Recipe.images, help="distinct scenes (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=DemoRecipe.steps, help="updates (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=DemoRecipe.seed, help="seed of everything (default %(default)s)")
+    parser.add_argument("--images", type=int, default=DemoRecipe.images, help="distinct scenes (default %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
     chosen = parser.parse_args(arguments)
     if chosen.seed in (CALIBRATION_SEED, EVALUATION_SEED):
         parser.error(f"--seed is {chosen.seed}: that is the seed of the demo's calibration or evaluation images")
-    recipe = Recipe(steps=chosen.steps, seed=chosen.seed, images=chosen.images)
+    recipe = DemoRecipe(steps=chosen.steps, seed=chosen.seed, images=chosen.images)
     # TensorFlow reads it when it is imported, and the Keras 2 layers need it.
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     start = time.perf_counter()
     images = render_images(DEMO_SPEC, recipe.seed, recipe.images, chosen.workers)
     rendered = time.perf_counter()
     print(f"rendered {recipe.images} scenes in {rendered - start:.0f} s", flush=True)
-    detector = fold(train(DEMO_SPEC, images, recipe), DEMO_SPEC)
+    detector = train(DEMO_SPEC, images, recipe).detector()
     trained = time.perf_counter()
     write(detector, recipe, chosen.out, {"rendering": rendered - start, "training": trained - rendered})
 
 
-def write(detector: Detector, recipe: Recipe, out: Path, seconds: dict[str, float]) -> None:
+def write(detector: Detector, recipe: DemoRecipe, out: Path, seconds: dict[str, float]) -> None:
     """Scores a trained detector and writes it, with a record of how it was made beside it.
 
     Args:

@@ -14,10 +14,12 @@ from tasks.quantize.audit import check_audit
 from tasks.quantize.builders import Builder, Material, builder_of
 from tasks.quantize.formats.base import format_of
 from tasks.quantize.kept_layers import kept_layers
-from tasks.quantize.schemes import Float32, Scheme
+from tasks.quantize.qat import check_ranges, clipped, first_ranges, trainer_packages
+from tasks.quantize.schemes import Float32, Qat, Scheme
 from tasks.quantize.statistics import Statistics
 from tasks.quantize.transforms.base import transform_of
 from tasks.storage import ArtifactStorage
+from tasks.training.learner import Ranges
 from tasks.types import Artifact, Audit
 
 
@@ -54,18 +56,20 @@ def make(
     statistics: Statistics | None = None,
     ranking: Sequence[str] = (),
     pixels: np.ndarray | None = None,
+    ranges: Ranges | None = None,
 ) -> bytes:
     """Makes the content of an artifact, and checks that it holds what its scheme promises.
 
     Args:
         detector: Architecture and weights with the scheme's transform done, so that no worker needs the framework of
-            the transform beside that of the builder.
+            the transform beside that of the builder. If the scheme is trained, the trained one.
         scheme: How to make it.
         source: Content of the artifact that `source_of` names, if it names one.
         statistics: Of the activations of the artifact that `observed_by` names, over the scheme's sample, if it names
-            one.
+            one and no ranges are given.
         ranking: The layers, the most sensitive first, if the scheme needs a ranking.
         pixels: (N, S, S, 3) uint8 RGB, the images of the scheme's sample, if its builder is calibrated with images.
+        ranges: Ranges of activations that the detector was trained with, if the scheme is trained.
 
     Returns:
         Content of the file.
@@ -76,7 +80,7 @@ def make(
         AuditMismatch: If the result is not what the scheme promises.
         ArtifactUnreadable: If the result is damaged.
     """
-    return _audited(detector, scheme, source, statistics, ranking, pixels)[0]
+    return _audited(detector, scheme, source, statistics, ranking, pixels, ranges)[0]
 
 
 def build_artifact(
@@ -87,6 +91,7 @@ def build_artifact(
     statistics: Statistics | None = None,
     ranking: Sequence[str] = (),
     pixels: np.ndarray | None = None,
+    ranges: Ranges | None = None,
 ) -> Artifact:
     """Makes an artifact as `make` does, and stores it.
 
@@ -98,6 +103,7 @@ def build_artifact(
         statistics: Of activations.
         ranking: The layers by sensitivity.
         pixels: Calibration images.
+        ranges: Ranges of activations that training found.
 
     Returns:
         The artifact.
@@ -105,7 +111,7 @@ def build_artifact(
     Raises:
         TaskFailure: As `make`.
     """
-    data, found = _audited(detector, scheme, source, statistics, ranking, pixels)
+    data, found = _audited(detector, scheme, source, statistics, ranking, pixels, ranges)
     form = format_of(builder_of(scheme).format)
     return Artifact(
         sha256=storage.put(data, form.name),
@@ -123,8 +129,8 @@ def toolchain_versions(scheme: Scheme) -> dict[str, str]:
 
 
 def toolchain_packages(scheme: Scheme) -> set[str]:
-    """Returns the names of the distributions that decide about an artifact's bytes."""
-    names = {"quantsweep", *builder_of(scheme).packages}
+    """Returns the names of the distributions that decide about an artifact's bytes, those of a training included."""
+    names = {"quantsweep", *builder_of(scheme).packages, *trainer_packages(scheme)}
     transform = transform_of(scheme.transform)
     names |= set(transform.packages) if transform else set()
     before = (source_of(scheme), observed_by(scheme))
@@ -138,9 +144,10 @@ def _audited(
     statistics: Statistics | None,
     ranking: Sequence[str],
     pixels: np.ndarray | None,
+    ranges: Ranges | None,
 ) -> tuple[bytes, Audit]:
     builder = builder_of(scheme)
-    material = _material(builder, detector, scheme, source, statistics, ranking, pixels)
+    material = _material(builder, detector, scheme, source, statistics, ranking, pixels, ranges)
     data = _build(builder, material, scheme)
     found = format_of(builder.format).audit(data)
     check_audit(found, scheme, material.kept_float)
@@ -155,11 +162,15 @@ def _material(
     statistics: Statistics | None,
     ranking: Sequence[str],
     pixels: np.ndarray | None,
+    ranges: Ranges | None,
 ) -> Material:
     wants_images = scheme.is_calibrated and builder.calibration == "images"
     needed = {
         "the float32 artifact": builder.source is not None and source is None,
-        "statistics of calibration images": scheme.is_calibrated and not wants_images and statistics is None,
+        "a trained detector": scheme.is_trained and not ranges,
+        "statistics of calibration images": (
+            scheme.is_calibrated and not (wants_images or scheme.is_trained or ranges) and statistics is None
+        ),
         "calibration images": wants_images and (pixels is None or not len(pixels)),
         "a ranking of the layers": scheme.needs_ranking and not ranking,
     }
@@ -171,7 +182,18 @@ def _material(
         kept = kept_layers(scheme.axes().get("keep_float", "none"), names, ranking)
     except ValueError as error:
         raise UnsupportedScheme(str(error)) from error
-    return Material(detector, source if builder.source else None, statistics, pixels if wants_images else None, kept)
+    if isinstance(scheme, Qat):
+        ranges = ranges or first_ranges(scheme, detector, statistics)
+        check_ranges(ranges, detector)
+        detector = detector if scheme.is_trained else clipped(scheme, detector, kept)
+    return Material(
+        detector,
+        source if builder.source else None,
+        statistics,
+        pixels if wants_images else None,
+        kept,
+        ranges if isinstance(scheme, Qat) else None,
+    )
 
 
 def _build(builder: Builder, material: Material, scheme: Scheme) -> bytes:

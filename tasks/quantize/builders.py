@@ -125,11 +125,38 @@ _MODULES = (
 )
 _RANKS = {toolchain: rank for rank, toolchain in enumerate(get_args(Toolchain))}
 _BUILDERS: dict[tuple[type[Scheme], str], Builder] = {}
+_DECLINED: dict[tuple[type[Scheme], str], str] = {}
 
 
 def register(builder: Builder) -> None:
     """Adds a builder; called by the toolchains' modules when they are imported."""
     _BUILDERS[builder.scheme, builder.toolchain] = builder
+
+
+def decline(scheme: type[Scheme], reason: str, *names: str) -> None:
+    """Says why there is no builder of a scheme where one could expect it; called as `register` is.
+
+    Args:
+        scheme: The scheme type.
+        reason: Why not, in a few words.
+        *names: The toolchain, and the runtimes that have no other one for the scheme.
+    """
+    _DECLINED.update({(scheme, name): reason for name in names})
+
+
+def why_not(scheme: type[Scheme], name: str) -> str:
+    """Says why there is no builder of a scheme.
+
+    Args:
+        scheme: The scheme type.
+        name: A toolchain or a runtime that it cannot be made by or for.
+
+    Returns:
+        The reason after a colon, as a message goes on with it; empty if none is known.
+    """
+    builders()
+    reason = _DECLINED.get((scheme, name))
+    return f": {reason}" if reason else ""
 
 
 def builders() -> tuple[Builder, ...]:
@@ -154,8 +181,10 @@ def builder_of(scheme: Scheme) -> Builder:
     """
     found = {builder.toolchain: builder for builder in builders() if builder.scheme is type(scheme)}
     if scheme.toolchain not in found:
+        reason = why_not(type(scheme), scheme.toolchain)
         raise UnsupportedScheme(
-            f"{scheme.name} cannot be made by the toolchain {scheme.toolchain}; choices: {', '.join(sorted(found))}"
+            f"{scheme.name} cannot be made by the toolchain {scheme.toolchain}{reason}; "
+            f"choices: {', '.join(sorted(found))}"
         )
     refused = refusals(found[scheme.toolchain], scheme)
     if refused:

@@ -1,27 +1,31 @@
-"""Ranges by layer: what toolchains that do not start from a flatbuffer quantize activations over."""
+"""Ranges by layer: what trainings, and toolchains that do not start from a flatbuffer, quantize activations over."""
+
+from collections.abc import Iterable, Mapping
 
 from tasks.detector.ssd_mobilenet_v1 import Layer, layers
 from tasks.detector.weights import RELU6_CAP, Detector
 from tasks.errors import QuantizationFailed
 from tasks.quantize.estimators import FIXED, Grid, estimator_of
 from tasks.quantize.layer_names import layer_of
-from tasks.quantize.ranges import INPUT_RANGE, LINEAR_RANGE, Ranges
+from tasks.quantize.ranges import INPUT_RANGE, LINEAR_RANGE, Ranges, activation_graph
 from tasks.quantize.schemes import Scheme
-from tasks.quantize.statistics import Statistics, TensorStatistics
+from tasks.quantize.statistics import Statistics, TensorStatistics, joined
 
 IMAGE = "image"
 """The name of the input among the layers' names, as in `Layer.source`."""
 
 
-def layer_ranges(scheme: Scheme, detector: Detector, statistics: Statistics | None) -> Ranges:
+def layer_ranges(
+    scheme: Scheme, detector: Detector, statistics: Statistics | None, are_heads_joined: bool = False
+) -> Ranges:
     """Chooses the range of the input and of each layer's output, by the scheme's range estimator.
-
-    Each head has a range of its own: these toolchains join the heads in float.
 
     Args:
         scheme: A static scheme with 8-bit activations.
         detector: Architecture, and caps if its ReLUs have some.
         statistics: Of the activations of the float32 .tflite of this detector, unless the estimator is `fixed`.
+        are_heads_joined: Whether the heads of one role have one range, that of all their values, as where they are
+            joined in integers; else each has its own.
 
     Returns:
         (low, high) by canonical name of the layer, and of the input under `image`. A layer's output is that after its
@@ -37,7 +41,59 @@ def layer_ranges(scheme: Scheme, detector: Detector, statistics: Statistics | No
         raise QuantizationFailed(f"{axes['range_estimator']} ranges need statistics of calibration images")
     estimate = estimator_of(axes["range_estimator"])
     grid = Grid(bits=8, symmetric=axes.get("symmetry") == "symmetric")
-    return {name: estimate(tensor, grid) for name, tensor in _outputs(detector, statistics).items()}
+    outputs = _outputs(detector, statistics)
+    if are_heads_joined:
+        outputs |= _joined_heads(detector, outputs)
+    return {name: estimate(tensor, grid) for name, tensor in outputs.items()}
+
+
+def tensor_ranges(model: bytes, ranges: Mapping[str, tuple[float, float]]) -> Ranges:
+    """Gives each activation of a float flatbuffer the range of the layer that it belongs to.
+
+    Tensors that quantization gives one scale (see `tasks.quantize.ranges.ranges_for`) get the range of their layer, or
+    one that holds those of all their layers; the sigmoid's output gets what it can be.
+
+    Args:
+        model: The float32 .tflite of a detector.
+        ranges: (low, high) by canonical name of the layer, and of the input under `image`.
+
+    Returns:
+        The ranges by name of the tensor.
+
+    Raises:
+        QuantizationFailed: If a layer of the model has no range.
+    """
+    graph = activation_graph(model)
+    image = next(iter(graph.wholes))
+    owners: dict[str, list[str]] = {graph.wholes[image]: [IMAGE]}
+    for name, whole in graph.wholes.items():
+        layer = layer_of(name)
+        if layer:
+            owners.setdefault(whole, []).append(layer)
+    lost = [layer for found in owners.values() for layer in found if layer not in ranges]
+    if lost:
+        raise QuantizationFailed(f"the ranges of activations are of another detector: they lack {lost[0]}")
+    known = {whole: _hull(ranges[layer] for layer in found) for whole, found in owners.items()}
+    return {name: known.get(whole, graph.fixed[name]) for name, whole in graph.wholes.items()}
+
+
+def _hull(ranges: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    lows, highs = zip(*ranges, strict=True)
+    return min(lows), max(highs)
+
+
+def _joined_heads(detector: Detector, outputs: Mapping[str, TensorStatistics]) -> dict[str, TensorStatistics]:
+    """Gives each head the statistics of all heads of its role."""
+    heads = [layer.name for layer in layers(detector.spec) if layer.kind == "head"]
+    roles: dict[str, list[str]] = {}
+    for name in heads:
+        roles.setdefault(name.rsplit("_", 1)[-1], []).append(name)
+    return {
+        name: whole
+        for names in roles.values()
+        for whole in [joined([outputs[name] for name in names])]
+        for name in names
+    }
 
 
 def _fixed(layer: Layer, detector: Detector) -> tuple[float, float]:

@@ -2,15 +2,27 @@
 
 from typing import Any
 
-from tasks.quantize.builders import Builder, Limit, Material, register
+from tasks.quantize import qat
+from tasks.quantize.builders import Builder, Limit, Material, decline, register
 from tasks.quantize.depthwise_scales import with_scale_of_each_channel
 from tasks.quantize.flatbuffer import read, text, write
 from tasks.quantize.float_flatbuffer import converter, float_flatbuffer
 from tasks.quantize.kernels import kernels
 from tasks.quantize.layer_names import layer_names
+from tasks.quantize.layer_ranges import tensor_ranges
 from tasks.quantize.observe import activations
 from tasks.quantize.ranges import Ranges
-from tasks.quantize.schemes import DynamicInt8, Float16, Float32, Scheme, StaticInt8, StaticInt8x16
+from tasks.quantize.schemes import (
+    DynamicInt8,
+    Float16,
+    Float32,
+    QatInt4,
+    QatInt8,
+    Scheme,
+    StaticInt4,
+    StaticInt8,
+    StaticInt8x16,
+)
 
 
 def build_float32(material: Material, scheme: Float32) -> bytes:
@@ -55,16 +67,38 @@ def build_static_int8(material: Material, scheme: StaticInt8) -> bytes:
     Returns:
         Content of the .tflite file, the same as `TFLiteConverter.convert` makes of these ranges.
     """
+    return _static_int8(_source(material), _calibrated(material, scheme), material.kept_float, scheme)
+
+
+def build_qat_int8(material: Material, scheme: QatInt8) -> bytes:
+    """Makes an artifact as `build_static_int8` does, of trained weights and ranges.
+
+    Args:
+        material: The trained detector, its ranges, layers to keep in float.
+        scheme: What to make.
+
+    Returns:
+        Content of the .tflite file; with the ranges of post-training quantization by `min_max` the same bytes.
+
+    Raises:
+        QuantizationFailed: If a layer has no range.
+    """
+    source = float_flatbuffer(material.detector)
+    calibrated = with_ranges(source, tensor_ranges(source, material.ranges or {}))
+    return _static_int8(source, calibrated, material.kept_float, scheme)
+
+
+def _static_int8(source: bytes, calibrated: bytes, kept_float: tuple[str, ...], scheme: StaticInt8) -> bytes:
     from tensorflow import dtypes
     from tensorflow.lite.python.convert import mlir_quantize
     from tensorflow.lite.python.lite import _deduplicate_readonly_buffers
 
     quantized = mlir_quantize(
-        _calibrated(material, scheme),
+        calibrated,
         disable_per_channel=scheme.granularity == "per_tensor",
         input_data_type=dtypes.as_dtype(scheme.input_type),
         output_data_type=dtypes.as_dtype(scheme.output_type),
-        denylisted_nodes=_outputs_of(_source(material), material.kept_float) or None,
+        denylisted_nodes=_outputs_of(source, kept_float) or None,
     )
     return bytes(_deduplicate_readonly_buffers(quantized))
 
@@ -152,7 +186,17 @@ def _nothing_kept(reason: str) -> Limit:
     return Limit("keep_float", ("none",), reason)
 
 
-def _register(scheme: type[Scheme], build: Any, limits: tuple[Limit, ...] = (), source: str | None = None) -> None:
+_OF_DETECTORS = ("tensorflow", "tf-keras")
+_OF_FLATBUFFERS = ("ai-edge-litert", "tensorflow")
+
+
+def _register(
+    scheme: type[Scheme],
+    build: Any,
+    limits: tuple[Limit, ...] = (),
+    source: str | None = None,
+    packages: tuple[str, ...] = _OF_DETECTORS,
+) -> None:
     register(
         Builder(
             scheme=scheme,
@@ -161,7 +205,7 @@ def _register(scheme: type[Scheme], build: Any, limits: tuple[Limit, ...] = (), 
             framework="tensorflow",
             build=build,
             source=source,
-            packages=("ai-edge-litert", "tensorflow") if source else ("tensorflow", "tf-keras"),
+            packages=packages,
             limits=limits,
         )
     )
@@ -174,7 +218,15 @@ _register(
     build_dynamic_int8,
     (_MIN_MAX_WEIGHTS, _nothing_kept("TFLiteConverter's dynamic quantization takes no list of layers")),
 )
-_register(StaticInt8, build_static_int8, (_MIN_MAX_WEIGHTS, _MIN_MAX_RANGES, _ASYMMETRIC), source="converter")
+_register(
+    StaticInt8,
+    build_static_int8,
+    (_MIN_MAX_WEIGHTS, _MIN_MAX_RANGES, _ASYMMETRIC),
+    source="converter",
+    packages=_OF_FLATBUFFERS,
+)
+# It starts from the detector, and so makes the float .tflite itself.
+_register(QatInt8, build_qat_int8, (*qat.LIMITS, _ASYMMETRIC), packages=(*_OF_DETECTORS, *_OF_FLATBUFFERS))
 _register(
     StaticInt8x16,
     build_static_int8x16,
@@ -185,4 +237,8 @@ _register(
         _nothing_kept("TFLiteConverter's quantizer for 16-bit activations takes no list of layers"),
     ),
     source="converter",
+    packages=_OF_FLATBUFFERS,
 )
+
+for _scheme in (StaticInt4, QatInt4):
+    decline(_scheme, "the quantizer of TFLiteConverter stores 8-bit weights", "converter")

@@ -10,15 +10,21 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import QuantizationFailed
+from tasks.quantize import qat
 from tasks.quantize.builders import Builder, BuildFunction, Material, register
 from tasks.quantize.depthwise_scales import with_scale_of_each_channel
+from tasks.quantize.float_flatbuffer import float_flatbuffer
 from tasks.quantize.float_scopes import float_scopes
+from tasks.quantize.layer_ranges import tensor_ranges
 from tasks.quantize.ranges import Ranges, ranges_for
 from tasks.quantize.recipe import Recipe, add_recipe, recipe_of
 from tasks.quantize.schemes import (
     DynamicInt4,
     DynamicInt8,
     Float16,
+    Qat,
+    QatInt4,
+    QatInt8,
     Scheme,
     StaticInt4,
     StaticInt8,
@@ -71,14 +77,35 @@ def build_integer(material: Material, scheme: Scheme) -> bytes:
     Raises:
         QuantizationFailed: If the float32 .tflite or statistics are missing, or do not belong together.
     """
-    from litert_quantizer import Quantizer
-
     source, recipe = _source(material), recipe_of(scheme)
     ranges = ranges_for(scheme, source, material.statistics) if recipe.is_static else {}
-    quantizer = Quantizer(source)
-    add_recipe(quantizer, recipe, float_scopes(source, material.kept_float))
-    data = _quantized(quantizer, _statistics(source, recipe, ranges))
+    data = _integer(source, recipe, ranges, material.kept_float)
     return with_scale_of_each_channel(data) if recipe.is_dynamic else data
+
+
+def build_qat(material: Material, scheme: Qat) -> bytes:
+    """Makes an artifact as `build_integer` does, of trained weights and ranges.
+
+    Args:
+        material: The trained detector, its ranges, layers to keep in float.
+        scheme: What to make.
+
+    Returns:
+        Content of the .tflite file; with the ranges of post-training quantization the same bytes.
+
+    Raises:
+        QuantizationFailed: If a layer has no range.
+    """
+    source = float_flatbuffer(material.detector)
+    return _integer(source, recipe_of(scheme), tensor_ranges(source, material.ranges or {}), material.kept_float)
+
+
+def _integer(source: bytes, recipe: Recipe, ranges: Ranges, kept_float: tuple[str, ...]) -> bytes:
+    from litert_quantizer import Quantizer
+
+    quantizer = Quantizer(source)
+    add_recipe(quantizer, recipe, float_scopes(source, kept_float))
+    return _quantized(quantizer, _statistics(source, recipe, ranges))
 
 
 def _source(material: Material) -> bytes:
@@ -136,3 +163,16 @@ _register(
     build_integer,
     DynamicInt8, DynamicInt4, WeightOnlyInt8, WeightOnlyInt4, StaticInt8, StaticInt4, StaticInt8x16,
 )  # fmt: skip
+# They start from the detector, and so make the float .tflite themselves.
+for _scheme in (QatInt8, QatInt4):
+    register(
+        Builder(
+            scheme=_scheme,
+            toolchain="litert_quantizer",
+            runtimes=("litert",),
+            framework="tensorflow",
+            build=build_qat,
+            packages=(*_PACKAGES, "tensorflow", "tf-keras"),
+            limits=qat.LIMITS,
+        )
+    )

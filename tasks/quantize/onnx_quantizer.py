@@ -8,10 +8,12 @@ import numpy as np
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.detector.weights import Detector
 from tasks.errors import QuantizationFailed
-from tasks.quantize.builders import Builder, Limit, Material, register
+from tasks.quantize import qat
+from tasks.quantize.builders import Builder, Limit, Material, decline, register
 from tasks.quantize.layer_ranges import IMAGE, layer_ranges
+from tasks.quantize.onnx_export import export
 from tasks.quantize.onnx_graph import parsed
-from tasks.quantize.schemes import DynamicInt8, StaticInt8
+from tasks.quantize.schemes import DynamicInt8, QatInt4, QatInt8, StaticInt4, StaticInt8
 
 _QUANTIZED = ("Conv", "Clip", "Relu")
 """Operators that are quantized. A Clip or Relu after a Conv goes away where the integers saturate at its bounds. The
@@ -74,11 +76,30 @@ def build_static(material: Material, scheme: StaticInt8) -> bytes:
     Raises:
         QuantizationFailed: If the float32 artifact or statistics are missing, or they are of another detector.
     """
+    ranges = layer_ranges(scheme, material.detector, material.statistics)
+    return _static(_source(material), material, scheme, ranges)
+
+
+def build_qat(material: Material, scheme: QatInt8) -> bytes:
+    """Puts QuantizeLinear and DequantizeLinear around the convolutions, as `build_static` does, with trained ranges.
+
+    With the ranges of post-training quantization all is the same but the scales of the heads' outputs: training gives
+    those of one role one range, and post-training quantization each its own, since this graph joins them in float.
+
+    Args:
+        material: The trained detector, its ranges, and the layers that stay in float.
+        scheme: What to make.
+
+    Returns:
+        Content of a .onnx file.
+    """
+    return _static(parsed(export(material.detector)), material, scheme, material.ranges or {})
+
+
+def _static(model: Any, material: Material, scheme: StaticInt8, ranges: Mapping[str, tuple[float, float]]) -> bytes:
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    ranges = layer_ranges(scheme, material.detector, material.statistics)
-    model = _source(material)
     quantizer = QDQQuantizer(
         model,
         per_channel=scheme.granularity == "per_channel",
@@ -214,3 +235,18 @@ register(
         limits=(_MIN_MAX_WEIGHTS, *_FLOAT32_ENDS),
     )
 )
+register(
+    Builder(
+        QatInt8,
+        "onnxruntime",
+        ("onnxruntime", "openvino"),
+        "torch",
+        build_qat,
+        format="onnx",
+        packages=("onnxruntime", "onnx", "onnxscript", "torch"),
+        limits=(*qat.LIMITS, *_FLOAT32_ENDS),
+        defaults=(("trainer", "torch"),),
+    )
+)
+for _scheme in (StaticInt4, QatInt4):
+    decline(_scheme, "no runtime of QDQ models has convolutions of 4-bit weights", "onnxruntime", "openvino")

@@ -59,7 +59,7 @@ def ranges_for(scheme: Scheme, model: bytes, statistics: Statistics | None) -> R
         QuantizationFailed: If the statistics are missing, or of another model.
     """
     axes = scheme.axes()
-    graph = _graph(model)
+    graph = activation_graph(model)
     if axes["range_estimator"] == FIXED:
         return dict(graph.fixed)
     if statistics is None:
@@ -74,8 +74,8 @@ def ranges_for(scheme: Scheme, model: bytes, statistics: Statistics | None) -> R
 
 
 @dataclass(frozen=True)
-class _Graph:
-    """What ranges need to know of a model."""
+class ActivationGraph:
+    """What ranges need to know of a float flatbuffer."""
 
     wholes: dict[str, str]
     """For each activation, in order, the one of the same scale that holds the values of all."""
@@ -85,11 +85,18 @@ class _Graph:
 
 
 @lru_cache(maxsize=2)
-def _graph(model: bytes) -> _Graph:
-    """Reads a model, which takes as long as estimating all ranges; many variants are made of one."""
+def activation_graph(model: bytes) -> ActivationGraph:
+    """Reads a model, which takes as long as estimating all ranges; many variants are made of one.
+
+    Args:
+        model: A float .tflite.
+
+    Returns:
+        What ranges need to know of it.
+    """
     tree = read(model)
     wholes, own = _wholes(tree), _fixed_ranges(tree)
-    return _Graph(wholes, {name: own[whole] for name, whole in wholes.items()})
+    return ActivationGraph(wholes, {name: own[whole] for name, whole in wholes.items()})
 
 
 def _fixed_ranges(tree: Any) -> Ranges:

@@ -10,6 +10,7 @@ from tasks.quantize.schemes import (
     DynamicInt8,
     EndType,
     Granularity,
+    Qat,
     QatInt4,
     QatInt8,
     Scheme,
@@ -126,7 +127,8 @@ def recipe_of(scheme: Scheme) -> Recipe:
         activation_bits=widths.activations,
         is_widened=widths.is_widened,
         granularity=axes["granularity"],
-        weight_algorithm=axes["weight_algorithm"],
+        # What is clipped for training is clipped before it: see `tasks.quantize.qat.clipped`.
+        weight_algorithm="min_max" if isinstance(scheme, Qat) else axes["weight_algorithm"],
         # LiteRT's kernels of 16-bit activations take no zero points.
         is_symmetric=widths.activations == 16 or axes.get("symmetry") == "symmetric",
         input_type=axes.get("input_type", "float32"),

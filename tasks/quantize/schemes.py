@@ -168,7 +168,8 @@ class _Integer(Scheme):
     """Whether each output channel of a weight tensor has its own scale."""
 
     weight_algorithm: WeightAlgorithm = "min_max"
-    """How the range of the weights is chosen, or how they are rounded (`gptq`, `oscar`)."""
+    """How the range of the weights is chosen, or how they are rounded (`gptq`, `oscar`). Where weights are trained, the
+    range cuts them off once, before."""
 
     keep_float: str = KEEP_NONE
     """Layers left in float: `none`, names or patterns joined by `|` (`Conv2d_0|BoxPredictor_*`), or
@@ -311,6 +312,8 @@ class Qat(_Static):
     def __post_init__(self) -> None:
         """Checks the axes of the training, too."""
         super().__post_init__()
+        if self.training_seed < 0:
+            raise ValueError(f"training_seed is {self.training_seed}; it must be at least 0")
         self.recipe()
 
     def absent_axes(self) -> frozenset[str]:

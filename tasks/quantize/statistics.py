@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -209,6 +210,33 @@ def merge(*statistics: Statistics) -> Statistics:
         exponents=exponents,
         firsts=firsts,
         histograms=histograms,
+    )
+
+
+def joined(parts: Sequence[TensorStatistics]) -> TensorStatistics:
+    """Returns the statistics of the concatenation of tensors.
+
+    Args:
+        parts: Of each tensor, over the same images; at least one.
+
+    Returns:
+        The same as if the concatenated tensor had been observed.
+    """
+    minima = np.min([part.minima for part in parts], axis=0)
+    maxima = np.max([part.maxima for part in parts], axis=0)
+    (exponent,), (first,) = bin_grid(minima.min(keepdims=True), maxima.max(keepdims=True))
+    histogram = np.zeros(BINS, np.int64)
+    for part in parts:
+        # Edges are whole multiples of a power of two that this one is a multiple of: nothing is rounded but downwards.
+        bins = np.floor(np.ldexp(part.edges[:-1], -exponent)).astype(np.int64) - first
+        np.add.at(histogram, bins, part.histogram)
+    size = int(np.flatnonzero(histogram)[-1]) + 1
+    return TensorStatistics(
+        count=sum(part.count for part in parts),
+        minima=minima,
+        maxima=maxima,
+        edges=np.ldexp(np.arange(first, first + size + 1, dtype=np.float64), exponent),
+        histogram=histogram[:size],
     )
 
 

@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from tasks.detector.weights import Detector
-from tasks.quantize.builders import Builder, BuildFunction, Limit, Material, register
+from tasks.quantize import qat
+from tasks.quantize.builders import Builder, BuildFunction, Limit, Material, decline, register
 from tasks.quantize.exported_program import exported
 from tasks.quantize.layer_ranges import layer_ranges
 from tasks.quantize.ranges import Ranges
-from tasks.quantize.schemes import DynamicInt8, MemoryLayout, Scheme, StaticInt8
+from tasks.quantize.schemes import DynamicInt8, MemoryLayout, QatInt4, QatInt8, Scheme, StaticInt4, StaticInt8
 from tasks.quantize.torch_inductor import package
 
 if TYPE_CHECKING:
@@ -23,6 +24,20 @@ def build_static(material: Material, scheme: StaticInt8) -> bytes:
     """
     ranges = layer_ranges(scheme, material.detector, material.statistics)
     return package(static_program(material.detector, scheme, ranges, material.kept_float), scheme.memory_layout)
+
+
+def build_qat(material: Material, scheme: QatInt8) -> bytes:
+    """Makes a package as `build_static` does, of trained weights and ranges.
+
+    With the ranges of post-training quantization it compiles the same program: that the heads of one role share a
+    range says nothing here, where no kernel reads their outputs.
+
+    Raises:
+        QuantizationFailed: If an activation has no range.
+        CompilerMissing: If this machine has no C++ compiler.
+    """
+    program = static_program(material.detector, scheme, material.ranges or {}, material.kept_float)
+    return package(program, scheme.memory_layout)
 
 
 def build_dynamic(material: Material, scheme: DynamicInt8) -> bytes:
@@ -160,7 +175,9 @@ _LIMITS = (
 )
 
 
-def _register(scheme: type[Scheme], build: BuildFunction, limits: tuple[Limit, ...]) -> None:
+def _register(
+    scheme: type[Scheme], build: BuildFunction, limits: tuple[Limit, ...], defaults: tuple[tuple[str, str], ...] = ()
+) -> None:
     register(
         Builder(
             scheme=scheme,
@@ -172,9 +189,13 @@ def _register(scheme: type[Scheme], build: BuildFunction, limits: tuple[Limit, .
             is_compiled=True,
             packages=("torch", "torchao"),
             limits=limits,
+            defaults=defaults,
         )
     )
 
 
 _register(StaticInt8, build_static, _LIMITS)
 _register(DynamicInt8, build_dynamic, _LIMITS[:1])
+_register(QatInt8, build_qat, (*qat.LIMITS, *_LIMITS[1:]), (("trainer", "torch"),))
+for _scheme in (StaticInt4, QatInt4):
+    decline(_scheme, "oneDNN has no convolutions of 4-bit weights, and would store 8 bits", "pt2e", "torch")

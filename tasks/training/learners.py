@@ -4,6 +4,12 @@ from tasks.detector.weights import Detector
 from tasks.training.learner import Learner, Ranges, Simulation, Trainer
 from tasks.training.recipe import Recipe
 
+PACKAGES_OF_TRAINERS: dict[str, tuple[str, ...]] = {
+    "keras": ("tensorflow", "tensorflow-model-optimization", "tf-keras"),
+    "torch": ("torch", "torchao"),
+}
+"""Distributions that a trainer needs, and whose versions decide about its weights."""
+
 
 def learner_of(
     trainer: Trainer,
@@ -11,15 +17,17 @@ def learner_of(
     recipe: Recipe,
     simulation: Simulation | None = None,
     ranges: Ranges | None = None,
+    teacher: Detector | None = None,
 ) -> Learner:
     """Makes a learner.
 
     Args:
         trainer: The framework.
-        detector: Where training starts, and the float teacher if the recipe distils.
+        detector: Where training starts.
         recipe: How it is trained.
         simulation: What is quantized; None trains a float detector.
         ranges: First ranges of activations, for every layer and `image`; needed with a simulation.
+        teacher: The float detector to learn from, if the recipe distils; `detector` if None.
 
     Returns:
         The learner.
@@ -27,7 +35,7 @@ def learner_of(
     if trainer == "keras":
         from tasks.quantize.qat_keras import KerasLearner
 
-        return KerasLearner(detector, recipe, simulation, ranges)
+        return KerasLearner(detector, recipe, simulation, ranges, teacher)
     from tasks.quantize.qat_torch import TorchLearner
 
-    return TorchLearner(detector, recipe, simulation, ranges)
+    return TorchLearner(detector, recipe, simulation, ranges, teacher)

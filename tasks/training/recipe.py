@@ -11,6 +11,10 @@ Balance = Literal["hard_negatives", "focal"]
 """How the many background anchors are kept from drowning the others."""
 
 
+MOST_HELD_OUT = 512
+"""Images kept apart at most: they stay in memory, and more of them say little more."""
+
+
 @dataclass(frozen=True)
 class LossSettings:
     """What a wrong answer costs.
@@ -84,7 +88,7 @@ class Recipe:
 
     held_out: float = 0.1
     """Share of the training images that are kept apart to see when training stops helping, in (0, .5]; one image at
-    least."""
+    least, `MOST_HELD_OUT` at most."""
 
     patience: int | None = 6
     """Points of the learning curve without a better held-out loss after which training ends; None for no limit."""
@@ -116,6 +120,7 @@ class Recipe:
             "held_out": (0 < self.held_out <= 0.5, "in (0, .5]"),
             "patience": (self.patience is None or self.patience >= 1, "at least 1"),
             "points": (self.points >= 1, "at least 1"),
+            "seed": (self.seed >= 0, "at least 0"),
         }
         for name, (is_kept, rule) in rules.items():
             if not is_kept:
@@ -127,7 +132,7 @@ class Recipe:
         Args:
             images: All training images, two at least.
         """
-        return max(1, round(self.held_out * images))
+        return max(1, min(MOST_HELD_OUT, round(self.held_out * images)))
 
     def steps(self, images: int) -> int:
         """Returns the number of updates.

@@ -32,3 +32,6 @@ class Training:
 
     ranges: Ranges | None = None
     """First ranges of activations."""
+
+    teacher: Detector | None = None
+    """The float detector to learn from, if the recipe distils; the one where it starts if None."""

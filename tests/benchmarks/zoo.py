@@ -33,7 +33,8 @@ def zoo_folder() -> Iterator[Path]:
 
     Yields:
         The folder: `detector.safetensors`; the image sets `coco-mini` and `coco-calib128` of
-        QUANTSWEEP_REFERENCE_DATA; `pool`, the 208 training images of both, to draw calibration samples from.
+        QUANTSWEEP_REFERENCE_DATA; `pool`, the 208 training images of both, to draw calibration samples from and to
+        train on, with their annotations `pool.json`.
     """
     if "QUANTSWEEP_REFERENCE_DATA" not in os.environ:
         sys.exit("QUANTSWEEP_REFERENCE_DATA does not name the folder with the real detector and COCO images")
@@ -47,8 +48,19 @@ def zoo_folder() -> Iterator[Path]:
             for path in sorted((data / images / "train2017").glob("*.jpg")):
                 (folder / "pool" / path.name).unlink(missing_ok=True)
                 (folder / "pool" / path.name).symlink_to(path)
+        (folder / "pool.json").write_text(json.dumps(_joined(data)))
         quantsweep("model", "import", str(data / "models" / MODEL), "--out", str(folder / "detector.safetensors"))
         yield folder
+
+
+def _joined(data: Path) -> dict[str, Any]:
+    """Joins the annotations of the training images of both sets; annotations are numbered anew."""
+    files = [data / name / "annotations" / "instances_train2017.json" for name in ("coco-mini", "coco-calib128")]
+    found = [json.loads(path.read_text()) for path in files]
+    images = {image["id"]: image for each in found for image in each["images"]}
+    boxes = {(box["image_id"], box["id"]): box for each in found for box in each["annotations"]}
+    annotations = [{**box, "id": number} for number, box in enumerate(boxes.values(), 1)]
+    return {"images": list(images.values()), "annotations": annotations, "categories": found[0]["categories"]}
 
 
 def swept(folder: Path, spec: str) -> list[dict[str, Any]]:

@@ -97,3 +97,18 @@ def test_tasks_wait_for_what_runs_and_are_given_up_where_nothing_of_ours_does(tm
     assert "no node started the task, which claims 1 CPUs" in found["given_up"]["message"]
     assert limit <= found["given_up"]["seconds"] < 3 * limit
     assert found["dependent"]["reason"] == "never_started"
+
+
+def test_trainings_claim_a_gpu_where_a_node_has_one_and_run_on_cpus_elsewhere(tmp_path):
+    found = observed("gpu_cluster", tmp_path)
+    gpu_node = found["gpu_node"]
+    assert found["benchmark_node"] == gpu_node
+    (without,) = found["none"]
+    assert without["visible"] == ""
+    # One GPU: one after the other, and never on a free CPU elsewhere.
+    assert [(place["node"], place["visible"]) for place in found["training"]] == [(gpu_node, "0")] * 4
+    assert {place["visible"] for place in found["light"]} == {""}
+    # The only GPU is where the benchmark runs: they wait for it there.
+    assert [(place["node"], place["visible"]) for place in found["beside"]] == [(gpu_node, "0")] * 2
+    assert found["only_bench_has_one"][0]["visible"] == ""
+    assert found["last_benchmark_node"] not in {place["node"] for place in found["only_bench_has_one"]}

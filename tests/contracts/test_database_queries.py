@@ -12,7 +12,7 @@ from results.store import Store
 from results.sweep_record import variant_key
 from tasks.errors import UserMistake
 from tasks.identity import key_of
-from tasks.quantize.schemes import DynamicInt8, Float32, StaticInt8
+from tasks.quantize.schemes import TRAINING_AXES, DynamicInt8, Float32, QatInt4, QatInt8, StaticInt8
 from tasks.types import Accuracy, RuntimeSettings, Variant
 from tests.results import samples
 
@@ -58,6 +58,9 @@ def test_the_leaderboard_shows_every_axis_and_null_where_it_does_not_exist(store
         Float32(toolchain="eager", memory_layout="contiguous"),
         StaticInt8(toolchain="onnxruntime", activation_type="int8"),
         StaticInt8(toolchain="nncf", bias_correction="accurate"),
+        QatInt8(trainer="torch", epochs=3, learning_rate=3e-5, distillation_weight=1.0, freeze_point=0.25,
+                training_seed=2**40),
+        QatInt4(epochs=0),
     )  # fmt: skip
     samples.register(store)
     variants = [Variant(scheme) for scheme in schemes]
@@ -67,7 +70,11 @@ def test_the_leaderboard_shows_every_axis_and_null_where_it_does_not_exist(store
         row, axes = rows[variant.label], variant.scheme.axes()
         assert {axis: row[axis] for axis in schema.AXES} == {axis: axes.get(axis) for axis in schema.AXES}
         assert axes.keys() <= {*schema.AXES, "toolchain"}
-    assert [rows[variant.label]["simulated"] for variant in variants] == [False, False, True, False, False, False]
+    assert [rows[variant.label]["simulated"] for variant in variants] == [
+        False, False, True, False, False, False, False, False,
+    ]  # fmt: skip
+    untrained = [rows[variants[-1].label][axis] for axis in TRAINING_AXES]
+    assert untrained == [None, 0, None, None, None, None]
     assert rows[variants[1].label]["calibration_images"] is None
 
 
@@ -273,13 +280,15 @@ def test_one_artifact_of_several_variants_is_an_ambiguous_name(store: Store, eng
 
 
 def test_the_questions_in_the_documentation_are_answered(store: Store, engine: Engine) -> None:
+    samples.fill_trained(store)
     samples.fill_study(store)
     samples.fill(store)
     page = dictionary().partition("```sql\n")[2].partition("```")[0]
-    fastest, categories, calibration, layers, operators, studies = [
+    fastest, categories, calibration, layers, operators, studies, trainings = [
         queries.sql(engine, query) for query in page.strip().rstrip(";").split(";")
     ]
-    assert [row["variant"] for row in fastest] == [samples.DYNAMIC.label] * 2
+    within = (samples.DYNAMIC, samples.DYNAMIC, samples.REFERENCE)
+    assert sorted(row["variant"] for row in fastest) == [variant.label for variant in within]
     assert categories == [{"category": "cat", "loss": pytest.approx(0.1)}]
     assert calibration == [{"calibration_images": 64, "calibration_seed": 0, "ap_loss": pytest.approx(0.1)}]
     assert [row["layer"] for row in layers] == ["Conv2d_1_depthwise", "Conv2d_0"]
@@ -292,8 +301,12 @@ def test_the_questions_in_the_documentation_are_answered(store: Store, engine: E
     ]  # fmt: skip
     assert [(row["study"], row["verdict"], row["variants"], row["images"]) for row in studies] == [
         ("study", "feasible", 1, 80), ("study", "infeasible", 1, 120), ("study", "no_gain", 1, 0),
-        ("study", "unsupported", 1, 0),
+        ("study", "unsupported", 1, 0), ("trained", "unpromising", 1, 0),
     ]  # fmt: skip
+    assert [(row["trainer"], row["seeds"], row["core_seconds"]) for row in trainings] == [
+        ("keras", 1, 1800.0), ("torch", 1, 1800.0),
+    ]  # fmt: skip
+    assert [row["gained"] for row in trainings] == [pytest.approx(0.06), pytest.approx(0.03)]
 
 
 def make_noisy(store: Store, sweep: str, *measured: samples.Measured) -> None:

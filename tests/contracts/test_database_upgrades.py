@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from results import queries, schema
 from results.connect import MIGRATIONS, check_database, open_database, open_unchecked, upgrade_database
 from results.store import Store
+from tasks.quantize.schemes import TRAINING_AXES
 from tasks.types import Artifact, Latency
 from tests.contracts.test_databases import default_differs
 from tests.results import samples
@@ -42,7 +43,7 @@ OLD = (
 )  # fmt: skip
 
 
-@pytest.fixture(params=["0001", "0002", "0003", "0004"])
+@pytest.fixture(params=["0001", "0002", "0003", "0004", "0005"])
 def older(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -194,7 +195,8 @@ def test_what_was_not_measured_then_is_empty(old: Engine) -> None:
     upgrade_database(old)
     absent = ("memory_layout", "activation_type", "bias_correction", "import_ms", "first_inference_ms",
               "peak_memory_bytes", "executed_int8_mac_share", "images_per_second", "copies", "fallback_share",
-              "conversion_share")  # fmt: skip
+              "conversion_share", *TRAINING_AXES, "training_key", "training_status", "training_steps",
+              "training_best_step", "training_core_seconds")  # fmt: skip
     rows = queries.leaderboard(old)
     assert {row[name] for row in rows for name in absent} == {None}
     assert {(row["runtime_options"], row["load_ms"]) for row in rows} == {("", 1.0)}
@@ -235,7 +237,9 @@ def test_new_results_stand_beside_old_ones(url: str, old: Engine) -> None:
     upgrade_database(old)
     samples.fill(Store(open_database(url, create=False)))
     samples.fill_study(Store(open_database(url, create=False)))
-    assert [row["sweep"] for row in queries.sweeps(old)] == ["study", "sample", "old", "started"]
+    samples.fill_trained(Store(open_database(url, create=False)))
+    assert [row["sweep"] for row in queries.sweeps(old)] == ["trained", "study", "sample", "old", "started"]
+    assert [row["ap_gained"] for row in queries.trainings(old)[:2]] == [pytest.approx(0.06), pytest.approx(0.03)]
     assert len(queries.leaderboard(old, "old")) == len(OLD)
 
 
@@ -267,3 +271,26 @@ def test_an_upgraded_database_refers_to_no_variant_that_is_not_there(old: Engine
     for status, broken in (("pending", "(?i)foreign key"), ("swept", "(?i)check")):
         with pytest.raises(IntegrityError, match=broken), old.begin() as connection:
             connection.execute(text(missing.format(status)))
+
+
+@pytest.mark.parametrize("older", ["0005"], indirect=True)
+def test_a_study_of_0005_keeps_its_verdicts_and_gets_no_trainings(old: Engine) -> None:
+    values = f"'{STARTED}', '{key(0)}', 'no_gain', 0, 80, 'slow', 7, 0, '2026-10-01 00:00:00'"
+    names = "sweep_key, variant_key, kind, images, all_images, because, trial, inferred, decided_at"
+    with old.begin() as connection:
+        connection.execute(text(f"UPDATE sweeps SET kind = 'study' WHERE key = '{STARTED}'"))
+        connection.execute(text(f"INSERT INTO verdicts ({names}) VALUES ({values})"))
+        connection.execute(text("CREATE VIEW mine AS SELECT count(*) AS n FROM artifact_requests, sweep_variants"))
+    upgrade_database(old)
+    assert [(row["verdict"], row["trial"]) for row in queries.leaderboard(old, "started")] == [
+        ("no_gain", 7), (None, None),
+    ]  # fmt: skip
+    assert queries.trainings(old, "started") == queries.trainings(old, "old") == []
+    assert queries.sql(old, "SELECT n FROM mine") == [{"n": len(OLD) * (len(OLD) + 2)}]
+
+
+def test_an_upgraded_database_refers_to_no_training_that_is_not_there(old: Engine) -> None:
+    upgrade_database(old)
+    for table in ("artifact_requests", "sweep_variants"):
+        with pytest.raises(IntegrityError, match=r"(?i)foreign key"), old.begin() as connection:
+            connection.execute(text(f"UPDATE {table} SET training_key = 'no'"))

@@ -302,7 +302,7 @@ def test_intervals_and_layers_are_found_exactly(
 
 def test_nothing_is_found_under_an_unknown_key(store: Store) -> None:
     finders = (store.artifact_of, store.accuracy_of, store.latency_of, store.loss_interval_of, store.sensitivity_of,
-               store.profile_of, store.comparison_of)  # fmt: skip
+               store.profile_of, store.comparison_of, store.training_of)  # fmt: skip
     for found in finders:
         assert found("0" * 64) is None
 
@@ -362,7 +362,7 @@ def test_logs_of_crashed_tools_are_stored_whatever_they_hold(store: Store) -> No
 
 def test_writing_everything_twice_changes_no_row(store: Store, engine: Engine) -> None:
     def rows() -> dict[str, list[Any]]:
-        times = {"resumed_at", "settled_at", "created_at", "decided_at"}
+        times = {"resumed_at", "settled_at", "created_at", "decided_at", "updated_at"}
         with engine.connect() as connection:
             return {
                 table.name: sorted(
@@ -371,10 +371,10 @@ def test_writing_everything_twice_changes_no_row(store: Store, engine: Engine) -
                 for table in schema.tables.sorted_tables
             }
 
-    first = samples.fill(store), samples.fill_study(store)
+    first = samples.fill(store), samples.fill_study(store), samples.fill_trained(store)
     before = rows()
     assert all(before.values())
-    assert (samples.fill(store), samples.fill_study(store)) == first
+    assert (samples.fill(store), samples.fill_study(store), samples.fill_trained(store)) == first
     assert rows() == before
 
 
@@ -429,10 +429,11 @@ def test_a_sweep_without_its_reference_or_of_an_unknown_metric_or_kind_is_refuse
 
 
 def test_failures_of_the_machine_are_tried_again_and_those_of_the_request_kept(store: Store) -> None:
-    for reason in ("worker_lost", "unexpected_error", "benchmark_failed", "artifact_unreadable"):
+    for reason in ("worker_lost", "unexpected_error", "benchmark_failed", "artifact_unreadable", "training_stopped"):
         store.put_failure(reason, replace(samples.LOST, reason=reason))
         assert store.artifact_of(reason) is None
-    for reason in ("unsupported_scheme", "quantization_failed", "audit_mismatch", "inference_failed", "scoring_failed"):
+    assert len(KEPT_FAILURES) == 6
+    for reason in KEPT_FAILURES:
         store.put_failure(reason, replace(samples.FAILURE, reason=reason))
         assert store.artifact_of(reason) == replace(samples.FAILURE, reason=reason)
 

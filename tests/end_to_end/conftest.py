@@ -34,6 +34,7 @@ class World:
         latency: str = "retries: 0",
         study: str = "{}",
         evaluation: str = "{images: val/images, annotations: val/annotations.json}",
+        training: str = "{}",
     ) -> Path:
         """Writes a spec over this world."""
         path = self.folder / f"{name}.yaml"
@@ -42,7 +43,7 @@ class World:
             f"evaluation: {evaluation}\n"
             "calibration: {images: train/images}\n"
             f"budget: {budget}\nlatency: {{threads: {threads}, max_seconds: 0.5, {latency}}}\nspace: {space}\n"
-            f"study: {study}\n"
+            f"study: {study}\ntraining: {training}\n"
         )
         return path
 

@@ -1,5 +1,6 @@
 """`quantsweep results` and `quantsweep db` as a user meets them."""
 
+import io
 import json
 import subprocess
 import sys
@@ -16,18 +17,20 @@ from typer.testing import CliRunner
 from orchestrator.cli import db, results
 from orchestrator.cli.leaderboard import LEADERBOARD, verdict
 from orchestrator.cli.output import Column, number_of, print_rows, text_of
+from orchestrator.cli.trainings import sparkline
 from results.connect import open_database
 from results.store import Store
 from results.sweep_record import variant_key
 from tasks.detect import detections_to_bytes
 from tasks.errors import DatabaseMistake, UserMistake
 from tasks.identity import key_of
-from tasks.quantize.schemes import DynamicInt8, StaticInt8
+from tasks.quantize.schemes import DynamicInt8, QatInt8, StaticInt8
 from tasks.score import DETECTIONS_SUFFIX
 from tasks.storage import ArtifactStorage
-from tasks.types import DetectionShard, Variant
+from tasks.types import DetectionShard, RuntimeSettings, Variant
 from tests.results import samples
 
+ON_ONNX = Variant(QatInt8(toolchain="onnxruntime"), RuntimeSettings("onnxruntime"))
 CLUSTERED = Variant(DynamicInt8(transform="clustered_16"))
 
 DESIGN_KEYS = {
@@ -393,6 +396,101 @@ def test_studies_are_listed_among_the_sweeps(study: Path) -> None:
     assert all(len(line) <= 120 for line in run("sweeps").stdout.splitlines())
 
 
+@pytest.fixture
+def trained(database: Path) -> Path:
+    """The sample sweep, and after it the sample study of trainings."""
+    samples.fill_trained(Store(open_database(str(database))))
+    return database
+
+
+def test_trainings_are_listed_with_what_they_cost_and_bought(trained: Path) -> None:
+    lines = run("trainings").stdout.splitlines()
+    assert lines[0] == "trained: what trainings bought, AP on 80 images of sample set"
+    assert [line.split() for line in lines[2:5]] == [
+        [samples.KERAS.label, "finished", "30/30", "20", "4.000", "2.000", "0.500", "0.400", "0.460", "+0.0600",
+         "+0.1200"],
+        [samples.TORCH.label, "finished", "30/30", "20", "4.000", "2.000", "0.500", "0.400", "0.430", "+0.0300",
+         "+0.0600"],
+        [samples.HOPELESS.label, "stopped", "10/30", "10", "4.000", "3.000", "0.250", "0.400", "-", "-", "-"],
+    ]  # fmt: skip
+    assert lines[5:] == [f"stopped: {samples.HOPELESS.label}: it diverges", "3 trainings: 1.250 core-hours in all"]
+    rows = rows_of("trainings")
+    assert [(row["variant"], row["core_hours"], row["stopped_because"]) for row in rows][1:] == [
+        (samples.TORCH.label, 0.5, None), (samples.HOPELESS.label, 0.25, "it diverges"),
+    ]  # fmt: skip
+
+
+def test_variants_that_share_a_training_pay_for_it_once(trained: Path) -> None:
+    store = Store(open_database(str(trained)))
+    sweep = samples.begin(store, name="shared", variants=(*samples.TRAINED, ON_ONNX))
+    for variant in (samples.KERAS, ON_ONNX):
+        samples.train(store, sweep, samples.Measured(variant, ap=0.46, ratio=0.5))
+    key = samples.training_key(samples.KERAS)
+    made = samples.artifact(ON_ONNX.label)
+    store.put_artifact(key_of("request", ON_ONNX.label), samples.DETECTOR, ON_ONNX.scheme, {}, made, 1.0, key)
+    lines = run("trainings", "shared").stdout.splitlines()
+    assert lines[-1] == "1 training of 2 variants, which share some: 0.500 core-hours in all"
+
+
+def test_trainings_of_a_sweep_that_is_named_either_way(trained: Path) -> None:
+    assert "no training has begun" in run("trainings", "sample").stdout
+    assert rows_of("trainings", "sample") == rows_of("trainings", "--sweep", "sample") == []
+    assert len(rows_of("trainings", "trained")) == 3
+    assert "both name a sweep" in mistake("trainings", "sample", "--sweep", "trained")
+    assert "did you mean trained" in mistake("trainings", "trainde")
+
+
+def test_the_leaderboard_has_the_cost_of_trainings_only_where_there_were_any(trained: Path) -> None:
+    lines = run("leaderboard").stdout.splitlines()
+    assert lines[1].split() == ["variant", "AP", "loss", "[interval]", "ms", "ratio", "MB", "core-h", "status"]
+    (keras,) = [line.split() for line in lines if line.startswith(samples.KERAS.label)]
+    assert keras[-2:] == ["0.500", "over"]
+    (untrained,) = [line.split() for line in lines if line.startswith(samples.UNTRAINED.label)]
+    assert untrained[-2:] == ["-", "over"]
+    (hopeless,) = [line.split() for line in lines if line.startswith(samples.HOPELESS.label)]
+    assert hopeless == [samples.HOPELESS.label, "0.50", "0.250", "unpromising"]
+    assert all(len(line) <= 120 for line in lines)
+    assert "core-h" in run("leaderboard", "--wide").stdout
+    assert "| core-h | status |" in run("leaderboard", "--markdown").stdout
+    for form in ([], ["--wide"], ["--markdown"]):
+        assert "core-h" not in run("leaderboard", "--sweep", "sample", *form).stdout
+
+
+def test_show_draws_the_learning_curve_of_a_trained_variant(trained: Path) -> None:
+    lines = run("show", samples.KERAS.label).stdout.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("held-out loss "))
+    assert lines[first] == "held-out loss █▅▁▃ 4.0000 at first, 2.0000 at best, after 20 of 30 updates"
+    assert [line.split() for line in lines[first + 2 :]] == [
+        ["0", "4.0000", "-", "-", "-", "-", "-", "0.0"],
+        ["10", "3.0000", "5.5000", "1.0000", "2.5000", "2.0000", "20.0", "900.0"],
+        ["20", "*2.0000", "4.5000", "0.5000", "2.0000", "2.0000", "25.0", "1600.0"],
+        ["30", "2.5000", "4.0000", "0.5000", "1.5000", "2.0000", "25.0", "1800.0"],
+    ]
+    assert not [line for line in lines if line.startswith("learning_curve")]
+    assert run("show", samples.KERAS.label, "--curve").stdout.splitlines() == lines[first:]
+    assert "held-out" not in run("show", samples.UNTRAINED.label).stdout
+
+
+def test_a_learning_curve_in_json_is_an_object_for_each_point(trained: Path) -> None:
+    key = samples.training_key(samples.KERAS)
+    for name in (samples.KERAS.label, key[:12]):
+        rows = rows_of("show", name, "--curve")
+        assert [(row["step"], row["loss"], row["is_best"]) for row in rows] == [
+            (0, None, False), (10, 5.5, False), (20, 4.5, True), (30, 4.0, False),
+        ]  # fmt: skip
+    (found,) = rows_of("show", samples.KERAS.label)
+    assert (found["training_key"], found["learning_curve.held_out_loss"]) == (key, "4.0, 3.0, 2.0, 2.5")
+    assert "nothing in it is trained" in mistake("show", samples.UNTRAINED.label, "--curve")
+    assert "choose one of them" in mistake("show", samples.KERAS.label, "--curve", "--profile")
+
+
+def test_a_line_of_numbers_is_drawn_with_what_the_output_can_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding, levels, even in (("utf-8", "▁▂▃▄▅▆▇█", "▁▁"), ("ascii", "_.-~=+*#", "__")):
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+        assert sparkline([float(number) for number in range(8)]) == levels
+        assert sparkline([3.0, 3.0]) == even
+
+
 def test_the_nearest_say_what_they_need(study: Path) -> None:
     lines = run("nearest").stdout.splitlines()
     assert lines == [
@@ -488,14 +586,14 @@ def test_db_upgrade_makes_a_database_only_when_asked(tmp_path: Path) -> None:
     path = str(tmp_path / "new.db")
     result = runner.invoke(db.app, ["upgrade", "--db", path])
     assert isinstance(result.exception, DatabaseMistake)
-    assert "upgraded from nothing to 0005" in run("upgrade", "--create", "--db", path, app=db.app).stdout
-    assert "is at schema 0005 already" in run("upgrade", "--db", path, app=db.app).stdout
+    assert "upgraded from nothing to 0006" in run("upgrade", "--create", "--db", path, app=db.app).stdout
+    assert "is at schema 0006 already" in run("upgrade", "--db", path, app=db.app).stdout
 
 
 def test_db_check_tells_the_schema_and_the_number_of_sweeps(database: Path) -> None:
-    assert run("check", app=db.app).stdout == f"{database}: schema 0005, whole, 1 sweeps\n"
+    assert run("check", app=db.app).stdout == f"{database}: schema 0006, whole, 1 sweeps\n"
     (facts,) = json.loads(run("check", "--json", app=db.app).stdout)
-    assert facts == {"database": str(database), "schema": "0005", "sweeps": 1}
+    assert facts == {"database": str(database), "schema": "0006", "sweeps": 1}
 
 
 def test_json_has_no_nan_and_tables_show_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

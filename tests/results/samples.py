@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from results.store import Store
 from results.sweep_record import SweepRecord, variant_key
 from tasks.identity import key_of
-from tasks.quantize.schemes import DynamicInt8, Float16, Float32, Scheme, StaticInt4, StaticInt8
+from tasks.quantize.schemes import DynamicInt8, Float16, Float32, QatInt8, Scheme, StaticInt4, StaticInt8
 from tasks.types import (
     Accuracy,
     Artifact,
@@ -20,6 +20,9 @@ from tasks.types import (
     OperatorTime,
     Profile,
     RuntimeSettings,
+    TrainingEnd,
+    TrainingPoint,
+    TrainingProgress,
     Variant,
     Verdict,
 )
@@ -283,3 +286,74 @@ def fill_study(store: Store, name: str = "study", **changed: object) -> str:
 def moved(measured: Measured, host: Host) -> Measured:
     """The same result on another host."""
     return replace(measured, host=host)
+
+
+UNTRAINED = Variant(QatInt8(epochs=0))
+KERAS = Variant(QatInt8(trainer="keras"))
+TORCH = Variant(QatInt8(trainer="torch", learning_rate=0.001))
+HOPELESS = Variant(QatInt8(trainer="torch", learning_rate=1.0))
+TRAINED = (REFERENCE, UNTRAINED, KERAS, TORCH, HOPELESS)
+
+CURVE = (
+    TrainingPoint(0, 4.0, None, None, None, None, None, None, 0.0, 0.0),
+    TrainingPoint(10, 3.0, 5.5, 1.0, 2.5, 2.0, 1e-4, 20.0, 450.0, 900.0),
+    TrainingPoint(20, 2.0, 4.5, 0.5, 2.0, 2.0, 5e-5, 25.0, 800.0, 1600.0),
+    TrainingPoint(30, 2.5, 4.0, 0.5, 1.5, 2.0, 0.0, 25.0, 900.0, 1800.0),
+)
+"""A learning curve that is at its best after 20 of 30 updates, and costs half a core-hour."""
+
+UNPROMISING = Verdict("unpromising", 0, 80, None, "it diverges")
+
+
+def progress(points: int = 4, end: TrainingEnd | None = None) -> TrainingProgress:
+    """How far a training of that curve is after some of its points."""
+    curve = CURVE[:points]
+    best = min(curve, key=lambda point: point.held_out_loss).step
+    return TrainingProgress(curve, 30, 208, 21, "cpu", best, key_of("trained", best), end)
+
+
+def training_key(variant: Variant) -> str:
+    """Key of the training of a variant."""
+    return key_of("training", variant.label)
+
+
+def put_training(
+    store: Store, key: str, progress: TrainingProgress, stopped_because: str | None = None, trainer: str = "keras"
+) -> None:
+    """Stores how far a training is."""
+    recipe = {"epochs": 10, "batch_size": 8, "loss": {"balance": "hard_negatives"}}
+    versions = {"tensorflow": "2.21"}
+    store.put_training(key, DETECTOR, trainer, recipe, key_of("training images"), versions, progress, stopped_because)
+
+
+def train(store: Store, sweep: str, measured: Measured) -> None:
+    """Stores a finished training, and everything of the variant that was made of it."""
+    key, label = training_key(measured.variant), measured.variant.label
+    put_training(store, key, progress(end="finished"))
+    measure(store, sweep, measured)
+    scheme = measured.variant.scheme
+    store.put_artifact(key_of("request", label), DETECTOR, scheme, {"tensorflow": "2.21"}, artifact(label), 8.5, key)
+
+
+def stop_training(store: Store, sweep: str, variant: Variant) -> None:
+    """Stores a training that was ended after two points, and that a search gave its variant up for it."""
+    key, twin = training_key(variant), artifact(UNTRAINED.label)
+    put_training(store, key, progress(2), "it diverges")
+    store.put_latency(key_of("latency", variant.label), twin.structure_sha256, {}, HOST, latency(0.5))
+    store.settle_variant(
+        sweep, variant_key(DETECTOR, variant), "stopped", latency_key=key_of("latency", variant.label),
+        training_key=key, verdict=UNPROMISING, trial=3,
+    )  # fmt: skip
+
+
+def fill_trained(store: Store, name: str = "trained", **changed: object) -> str:
+    """Stores a study of quantization-aware training: KERAS gains 0.06 over UNTRAINED and TORCH 0.03, and the training
+    of HOPELESS was ended."""
+    register(store)
+    sweep = begin(store, name=name, **{"kind": "study", "variants": TRAINED} | changed)
+    measure(store, sweep, MEASURED[0])
+    measure(store, sweep, Measured(UNTRAINED, ap=0.40, ratio=0.5))
+    train(store, sweep, Measured(KERAS, ap=0.46, ratio=0.5))
+    train(store, sweep, Measured(TORCH, ap=0.43, ratio=0.5))
+    stop_training(store, sweep, HOPELESS)
+    return sweep

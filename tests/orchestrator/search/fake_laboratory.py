@@ -9,10 +9,20 @@ from orchestrator.search.candidate import Ask, Candidate
 from orchestrator.search.observer import Unobserved
 from orchestrator.search.rungs import Rung
 from tasks.quantize.schemes import StaticInt8
-from tasks.types import Artifact, Audit, Failure, Latency, LossInterval, Variant
+from tasks.types import (
+    Artifact,
+    Audit,
+    Failure,
+    Latency,
+    LossInterval,
+    TrainingPoint,
+    TrainingProgress,
+    Variant,
+)
 
 AUDIT = Audit({}, {}, None, {}, 1, "float32", {})
 BROKEN = Failure("quantize", "quantization_failed", "it cannot be made")
+STOPPED = Failure("train", "training_stopped", "nobody waits for it")
 LOST = Failure("benchmark", "worker_lost", "the worker died")
 
 
@@ -24,6 +34,17 @@ def latency(ratio: float, half_width: float = 0.0, noisy: tuple[str, ...] = ()) 
     return Latency(
         1, 1, 1, 1, ratio, ratio - half_width, ratio + half_width, 1, 1, 1, True, (), {}, noisy=noisy
     )  # fmt: skip
+
+
+def progress(*losses: float, steps: int | None = None) -> TrainingProgress:
+    """A training with these held-out losses, of one update a point; over if that is all of its updates."""
+    points = tuple(
+        TrainingPoint(step, loss, None, None, None, None, None, None, step, step) for step, loss in enumerate(losses)
+    )
+    planned = len(losses) - 1 if steps is None else steps
+    best = min(points, key=lambda point: point.held_out_loss).step
+    end = "finished" if len(losses) > planned else None
+    return TrainingProgress(points, planned, 10, 1, "cpu", best, "0" * 64, end)
 
 
 @dataclass(frozen=True)
@@ -47,6 +68,9 @@ class Facts:
 
     bias: float = 0.0
     """What is added to the loss before all images are looked at."""
+
+    curve: tuple[float, ...] = ()
+    """Held-out losses of its training; empty if it takes none."""
 
     @property
     def failure(self) -> Failure:
@@ -80,6 +104,11 @@ class FakeLaboratory:
     looks: list[tuple[int, int]] = field(default_factory=list)
     """(number of the variant, images) of each look."""
 
+    trained: list[tuple[int, int]] = field(default_factory=list)
+    """(number of the variant, updates) of each training that began, when it ended."""
+
+    training_width: int = 1
+    training: int = 0
     calls: Counter[str] = field(default_factory=Counter)
     timing: int = 0
     looking: int = 0
@@ -90,6 +119,34 @@ class FakeLaboratory:
         self.timing += 1
         made = Artifact("0" * 64, "tflite", facts.size, facts.size, "0" * 64, AUDIT)
         self._answer(facts.failure if facts.fails_at == "make" else made, then, self._timed)
+
+    def needs_training(self, candidate: Candidate) -> bool:
+        return bool(self._facts(candidate).curve)
+
+    def train(
+        self,
+        candidate: Candidate,
+        watch: Callable[[TrainingProgress], str | None],
+        then: Callable[[Artifact | Failure], None],
+    ) -> None:
+        assert candidate.is_untrained and candidate.latency is not None, "it trains what was not timed"
+        assert not self.looking and not self.timing, "it trains while something cheaper is open"
+        facts, number = self._facts(candidate), candidate.variant.scheme.calibration_images - 1  # type: ignore[attr-defined]
+        self.training += 1
+        assert self.training <= self.training_width, "it trains more at a time than there is room for"
+
+        def advance(point: int) -> None:
+            now = progress(*facts.curve[: point + 1], steps=len(facts.curve) - 1)
+            why = watch(now)
+            if not why and not now.is_over:
+                self._queue.append(lambda: advance(point + 1))
+                return
+            self.training -= 1
+            self.trained.append((number, point))
+            made = Artifact("1" * 64, "tflite", facts.size, facts.size, "0" * 64, AUDIT)
+            then(facts.failure if facts.fails_at == "train" else STOPPED if why else made)
+
+        self._queue.append(lambda: advance(0))
 
     def time(self, candidate: Candidate, then: Callable[[Latency | Failure], None]) -> None:
         facts = self._facts(candidate)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.search.candidate import Candidate
 from orchestrator.search.rungs import Rung
-from tasks.types import Artifact, Audit, Failure, Latency, LossInterval, Variant
+from tasks.types import Artifact, Audit, Failure, Latency, LossInterval, TrainingProgress, Variant
 
 IMAGES = 128
 UNSUPPORTED = Failure("quantize", "unsupported_scheme", "no such combination")
@@ -32,6 +32,7 @@ class ScriptedLaboratory:
     images = IMAGES
     width = 2
     times_elsewhere = False
+    training_width = 1
 
     def __init__(self, truths: Mapping[Variant, Truth], answers: int = 10**9) -> None:
         self._truths, self._answers = truths, answers
@@ -42,6 +43,17 @@ class ScriptedLaboratory:
         truth = self._truths[candidate.variant]
         audit = Audit({}, {}, None, {}, 0, "float32", {}, {}, 0)
         self._queue.append(lambda: then(truth.failure or Artifact("a" * 64, "tflite", 1, 1, "b" * 64, audit)))
+
+    def needs_training(self, candidate: Candidate) -> bool:
+        return False
+
+    def train(
+        self,
+        candidate: Candidate,
+        watch: Callable[[TrainingProgress], str | None],
+        then: Callable[[Artifact | Failure], None],
+    ) -> None:
+        raise AssertionError("nothing needs a training here")
 
     def time(self, candidate: Candidate, then: Callable[[Latency | Failure], None]) -> None:
         truth = self._truths[candidate.variant]

@@ -44,12 +44,13 @@ def search(
     stops: StopRules | None = None,
     warm: int = 0,
     clock: "list[float] | None" = None,
+    ends_trainings: bool = False,
     **laboratory: object,
 ) -> Trial:
     where = FakeLaboratory(facts, **laboratory)  # type: ignore[arg-type]
     strategy, observer = Listening(len(facts), warm), Watching()
     rules = Rules(
-        looks, budget, objective or LeastLatency(), in_flight, stops or StopRules(),
+        looks, budget, objective or LeastLatency(), in_flight, stops or StopRules(), ends_trainings,
         is_own_fault=lambda failure: failure.reason != "worker_lost",
     )  # fmt: skip
     times = iter(clock or [])
@@ -67,6 +68,7 @@ FACTS = st.builds(
     size=st.integers(1, 3),
     is_noisy=st.sampled_from([False, False, False, True]),
     fails_at=st.sampled_from(["", "", "", "", "make", "time", "look"]),
+    curve=st.sampled_from([(), (), (3.0, 2.0, 1.0), (1.0, 9.0, 9.0, 9.0)]),
     is_own_fault=st.booleans(),
     doubt=st.sampled_from([0.0, 0.005, 0.05]),
 )
@@ -76,6 +78,7 @@ MANNERS = st.fixed_dictionaries(
         "in_flight": st.integers(1, 16),
         "width": st.integers(1, 4),
         "times_elsewhere": st.booleans(),
+        "training_width": st.integers(1, 3),
         "share_at_once": st.sampled_from([0.0, 0.3, 1.0]),
         "random": st.integers(0, 2**32 - 1).map(random.Random),
     }
@@ -396,3 +399,54 @@ def test_what_is_known_already_does_not_try_the_patience():
     found = search([Facts(0.3, 0.0), *[Facts(0.4, 0.0)] * 10], stops=StopRules(patience=2), warm=5, in_flight=1)
 
     assert len(found.search.candidates) == 7
+
+
+GOING_WELL, GOING_BADLY = (1.0, 0.9, 0.8, 0.7, 0.6), (1.0, 1.2, 1.3, 1.4, 1.5)
+
+
+def test_what_could_not_win_is_never_trained():
+    found = search([Facts(0.3, 0.0, curve=GOING_WELL), Facts(0.3, 0.0), Facts(0.5, 0.0, curve=GOING_WELL)])
+
+    assert found.laboratory.trained == []
+    assert [found.kind(number) for number in range(3)] == ["no_gain", "feasible", "dominated"]
+
+
+def test_a_training_begins_once_nothing_cheaper_is_left_to_decide_and_its_own_artifact_is_scored():
+    found = search([Facts(0.3, 0.0, curve=GOING_WELL), Facts(0.3, 0.5), Facts(0.5, 0.0)])
+
+    assert found.winner.ask.number == 0 and found.winner.artifact.sha256 == "1" * 64
+    assert found.laboratory.trained == [(0, 4)]
+    assert [number for number, _ in found.laboratory.looks][-1] == 0
+    assert found.winner.training.is_over and not found.winner.is_untrained
+
+
+def test_a_training_that_goes_badly_is_ended_and_the_next_one_has_its_turn():
+    facts = [Facts(0.3, 0.0, curve=GOING_BADLY), Facts(0.4, 0.0, curve=GOING_WELL)]
+    found = search(facts, ends_trainings=True)
+
+    assert found.laboratory.trained == [(0, 2), (1, 4)]
+    assert (found.kind(0), found.winner.ask.number) == ("unpromising", 1)
+    assert "never below the 1.000 of untrained weights" in found.search.candidates[0].verdict.because
+    assert search(facts).winner.ask.number == 0
+
+
+def test_a_training_ends_when_a_faster_candidate_turns_out_feasible_meanwhile():
+    long = tuple(1 / (1 + point) for point in range(40))
+    found = search([Facts(0.3, 0.0, curve=GOING_WELL), Facts(0.3, 0.0, curve=long)], training_width=2)
+
+    assert found.winner.ask.number == 0 and found.kind(1) == "no_gain"
+    assert dict(found.laboratory.trained)[1] < 39
+
+
+def test_a_training_that_fails_is_a_verdict():
+    found = search([Facts(0.3, 0.0, curve=GOING_WELL, fails_at="train"), Facts(0.4, 0.0)])
+
+    # The slower one is looked at first, since that is cheaper.
+    assert (found.kind(0), found.winner.ask.number) == ("unsupported", 1)
+
+
+def test_a_time_limit_ends_a_training():
+    times = [0.0, *[1.0] * 8, *[99.0] * 400]
+    found = search([Facts(0.3, 0.0, curve=GOING_WELL)], stops=StopRules(seconds=50), clock=times)
+
+    assert found.winner is None and found.kind(0) == "unsettled"

@@ -1,5 +1,7 @@
 import json
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,20 +11,19 @@ from tasks.detector.anchors import anchors
 from tasks.detector.boxes import decode
 from tasks.detector.demo import DEMO_FILE, demo_detector
 from tasks.detector.keras_model import build_keras
-from tasks.detector.loss import BACKGROUND
 from tasks.detector.ssd_mobilenet_v1 import AnchorSpec, SSDMobileNetV1Spec
 from tasks.detector.train import (
     DEMO_SPEC,
     EVALUATION_IMAGES,
     EVALUATION_SEED,
-    Recipe,
+    DemoRecipe,
     TrainingImages,
     batches,
-    fold,
     main,
     render_images,
     train,
 )
+from tasks.training.targets import BACKGROUND
 
 TINY = SSDMobileNetV1Spec(
     depth_multiplier=0.05,
@@ -33,7 +34,7 @@ TINY = SSDMobileNetV1Spec(
     source_blocks=(11, 13),
     extra_depths=(128,),
 )
-RECIPE = Recipe(steps=3, seed=5, images=8, batch_size=4)
+RECIPE = DemoRecipe(steps=3, seed=5, images=8, batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -42,40 +43,55 @@ def images() -> TrainingImages:
 
 
 @pytest.fixture(scope="module")
-def trained(images: TrainingImages) -> object:
+def learner(images: TrainingImages) -> Any:
     return train(TINY, images, RECIPE)
 
 
-def test_a_folded_detector_gives_the_outputs_of_the_training_graph(trained: object, images: TrainingImages) -> None:
-    import tensorflow as tf
-
-    build = build_keras(fold(trained, TINY))
-    for pixels in images.pixels[:4].astype(np.float32) / 127.5 - 1:
-        boxes, logits = trained(pixels[None], training=False)  # type: ignore[operator]
+def test_a_folded_detector_gives_the_outputs_of_the_training_graph(learner: Any, images: TrainingImages) -> None:
+    codes, logits = learner.outputs(images.pixels[:4])
+    build = build_keras(learner.detector())
+    for index, pixels in enumerate(images.pixels[:4].astype(np.float32) / 127.5 - 1):
         folded = build(pixels[None])
-        np.testing.assert_allclose(folded["boxes"], boxes, atol=1e-4)
-        np.testing.assert_allclose(folded["scores"], tf.sigmoid(logits), atol=1e-4)
+        np.testing.assert_allclose(folded["boxes"][0], codes[index], atol=1e-4)
+        np.testing.assert_allclose(folded["scores"][0], 1 / (1 + np.exp(-logits[index])), atol=1e-4)
 
 
-def test_training_moves_the_batch_norms_so_that_folding_has_something_to_fold(trained: object) -> None:
-    norms = [layer.get_weights() for layer in trained.layers if layer.name.endswith("_norm")]  # type: ignore[attr-defined]
-    assert len(norms) == 27 + 2
-    for gamma, beta, mean, variance in norms:
-        assert (gamma != 1).any()
-        assert (beta != 0).any()
-        assert (mean != 0).any()
-        assert (variance != 1).any()
+def test_training_moves_the_batch_norms_so_that_folding_has_something_to_fold(learner: Any) -> None:
+    state, firsts = learner.state(), {"gamma": 1, "beta": 0, "moving_mean": 0, "moving_variance": 1}
+    for name, first in firsts.items():
+        norms = [values for key, values in state.items() if key.endswith(f"_norm/{name}")]
+        assert len(norms) == 27 + 2
+        assert all((values != first).any() for values in norms)
 
 
-def test_equal_seeds_give_equal_weights_to_the_bit(trained: object, images: TrainingImages) -> None:
-    first, second = fold(trained, TINY), fold(train(TINY, images, RECIPE), TINY)
-    assert first.sha256 == second.sha256
+def test_batch_norms_stay_as_they_are_where_nothing_may_be_observed(learner: Any, images: TrainingImages) -> None:
+    batch = next(batches(images, anchors(TINY), RECIPE))
+    before = learner.state()
+    learner.step(batch, 1e-3, is_observing=False)
+    after = learner.state()
+    learner.restore(before)
+    moved = {name for name, values in after.items() if (values != before[name]).any()}
+    assert "Conv2d_0_norm/gamma" in moved
+    assert not {name for name in moved if "moving" in name}
+
+
+def test_equal_seeds_give_equal_weights_to_the_bit(learner: Any, images: TrainingImages) -> None:
+    assert learner.detector().sha256 == train(TINY, images, RECIPE).detector().sha256
+
+
+def test_the_demos_learning_rate_warms_up_and_falls_to_nothing() -> None:
+    recipe = DemoRecipe()
+    rates = [recipe.shared.learning_rate_at(step, recipe.steps) for step in range(recipe.steps)]
+    assert rates.index(max(rates)) in (359, 360)
+    assert max(rates) == pytest.approx(3e-3)
+    assert rates[0] == pytest.approx(3e-3 / 360)
+    assert rates[-1] < 1e-9
 
 
 def test_equal_recipes_draw_equal_batches_and_other_seeds_draw_others(images: TrainingImages) -> None:
     def drawn(seed: int) -> list[bytes]:
-        recipe = Recipe(steps=3, seed=seed, batch_size=4)
-        return [part.tobytes() for batch in batches(images, anchors(TINY), recipe) for part in batch]
+        recipe = DemoRecipe(steps=3, seed=seed, batch_size=4)
+        return [part.tobytes() for batch in batches(images, anchors(TINY), recipe) for part in astuple(batch)]
 
     assert drawn(5) == drawn(5)
     assert all(one != other for one, other in zip(drawn(5), drawn(6), strict=True))
@@ -95,8 +111,8 @@ def test_batches_hold_mirrored_images_with_mirrored_targets() -> None:
     one = TrainingImages(pixels, (box[None],), (np.array([2], np.int32),))
     places = anchors(TINY)
     seen = set()
-    for batch_pixels, codes, columns in batches(one, places, Recipe(steps=8, batch_size=2)):
-        for image, image_codes, image_columns in zip(batch_pixels, codes, columns, strict=True):
+    for batch in batches(one, places, DemoRecipe(steps=8, batch_size=2)):
+        for image, image_codes, image_columns in zip(batch.pixels, batch.codes, batch.columns, strict=True):
             rows, across = np.nonzero(image[..., 0])
             expected = np.array([rows.min(), across.min(), rows.max() + 1, across.max() + 1]) / 48
             matched = image_columns != BACKGROUND

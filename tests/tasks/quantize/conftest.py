@@ -14,9 +14,11 @@ from tasks.detector.ssd_mobilenet_v1 import SSDMobileNetV1Spec, layers
 from tasks.detector.weights import Detector
 from tasks.quantize.artifact import make, observed_by, source_of
 from tasks.quantize.observe import observe
-from tasks.quantize.schemes import Float32, Scheme
+from tasks.quantize.qat import first_ranges
+from tasks.quantize.schemes import Float32, Qat, Scheme
 from tasks.quantize.statistics import Statistics, merge
 from tasks.quantize.transforms.base import transformed
+from tasks.training.learner import Ranges
 from tests.detectors import random_detector
 
 SAMPLES = (2, 4)
@@ -72,6 +74,11 @@ def statistics(source: Callable[[str], bytes], pixels: np.ndarray) -> Callable[[
     return gather
 
 
+def wider(ranges: Ranges) -> Ranges:
+    """Ranges as training might leave them: every end a tenth further out, but for the image's."""
+    return {name: ends if name == "image" else (1.1 * ends[0], 1.1 * ends[1]) for name, ends in ranges.items()}
+
+
 @pytest.fixture(scope="session")
 def built(
     detector: Detector,
@@ -79,19 +86,25 @@ def built(
     statistics: Callable[[int, str], Statistics],
     pixels: np.ndarray,
 ) -> Callable[..., bytes]:
-    """Makes an artifact of the small detector, audited, each one once. Ranked layers are kept in the table's order."""
+    """Makes an artifact of the small detector, audited, each one once. Ranked layers are kept in the table's order.
+
+    Where a scheme is trained, the same weights with slightly wider ranges stand for the result of the training.
+    """
     made: dict[Scheme, bytes] = {}
 
     def build(scheme: Scheme) -> bytes:
         if scheme not in made:
             before, images = source_of(scheme), scheme.axes().get("calibration_images", 0)
+            seen = statistics(images, scheme.transform) if observed_by(scheme) else None
+            trained = isinstance(scheme, Qat) and scheme.is_trained
             made[scheme] = make(
                 transformed(detector, scheme.transform),
                 scheme,
                 source(scheme.transform, before.toolchain) if before else None,
-                statistics(images, scheme.transform) if observed_by(scheme) else None,
+                None if trained else seen,
                 [layer.name for layer in layers(detector.spec)],
                 pixels[:images],
+                wider(first_ranges(scheme, detector, seen)) if isinstance(scheme, Qat) and trained else None,
             )
         return made[scheme]
 

@@ -12,7 +12,7 @@ from tasks.errors import QuantizationFailed, UnsupportedScheme
 from tasks.quantize import builders
 from tasks.quantize.artifact import build_artifact, make, observed_by, source_of, toolchain_versions
 from tasks.quantize.builders import builder_of
-from tasks.quantize.schemes import BFloat16, DynamicInt8, Float16, Float32, Scheme, StaticInt8
+from tasks.quantize.schemes import BFloat16, DynamicInt8, Float16, Float32, Qat, Scheme, StaticInt8
 from tasks.quantize.statistics import Statistics
 from tasks.storage import ArtifactStorage
 from tests.tasks.quantize.test_schemes_are_kept import PLAIN, name_of
@@ -95,14 +95,17 @@ def test_versions_name_what_decides_about_the_bytes(scheme: Scheme) -> None:
         assert (package in versions) == (scheme.toolchain == toolchain)
 
 
-@pytest.mark.parametrize("scheme", PLAIN, ids=name_of)
+TRANSFORMABLE = [scheme for scheme in PLAIN if not isinstance(scheme, Qat)]
+
+
+@pytest.mark.parametrize("scheme", TRANSFORMABLE, ids=name_of)
 def test_what_starts_from_a_float_artifact_starts_from_that_of_its_transform(scheme: Scheme) -> None:
     changed = replace(scheme, transform="equalized")
     before: Any = builder_of(scheme).source
     assert source_of(changed) == (Float32(toolchain=before, transform="equalized") if before else None)
 
 
-@pytest.mark.parametrize("scheme", PLAIN, ids=name_of)
+@pytest.mark.parametrize("scheme", TRANSFORMABLE, ids=name_of)
 def test_every_toolchain_shares_the_statistics_of_one_float_artifact(scheme: Scheme) -> None:
     wants_statistics = scheme.is_calibrated and scheme.toolchain != "nncf"
     changed = replace(scheme, transform="equalized")

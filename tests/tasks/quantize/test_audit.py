@@ -146,7 +146,8 @@ CLAIMED = [
 @pytest.mark.parametrize("claimed", CLAIMED, ids=lambda claimed: claimed.name)
 def test_a_scheme_is_not_taken_for_another(claimed: Scheme, built: Callable[[Scheme], bytes]) -> None:
     for scheme in (scheme for scheme in PLAIN if not builder_of(scheme).is_compiled):
-        if type(scheme) is not type(claimed):
+        # What is trained holds what the same without a training does.
+        if not isinstance(scheme, type(claimed)):
             with pytest.raises(
                 AuditMismatch, match=f"not {claimed.name}: .*(multiply-accumulates are|arithmetic, not)"
             ):

@@ -24,6 +24,7 @@ from tasks.quantize.schemes import (
     DynamicInt4,
     DynamicInt8,
     Float16,
+    Qat,
     Scheme,
     StaticInt4,
     StaticInt8,
@@ -71,7 +72,9 @@ def outputs(data: bytes, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_every_builder_starts_from_the_float32_artifact_without_a_framework() -> None:
-    found = [builder for builder in builders() if builder.toolchain == "litert_quantizer"]
+    made = [builder for builder in builders() if builder.toolchain == "litert_quantizer"]
+    # Each training gives other weights, so that what is made of them is no float artifact that others share.
+    found = [builder for builder in made if not issubclass(builder.scheme, Qat)]
     assert {builder.scheme for builder in found} == {Float16, *(type(scheme) for scheme in INTEGER)}
     assert all(
         builder.source == "converter" and builder.framework == "none" and not builder.limits for builder in found

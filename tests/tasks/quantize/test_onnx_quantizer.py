@@ -16,7 +16,7 @@ from tasks.quantize.builders import builder_of
 from tasks.quantize.formats.onnx import audit
 from tasks.quantize.onnx_export import export
 from tasks.quantize.onnx_quantizer import build_static
-from tasks.quantize.schemes import DynamicInt8, Float32, StaticInt8
+from tasks.quantize.schemes import TRAINING_AXES, DynamicInt8, Float32, QatInt8, StaticInt8
 from tasks.runtimes.base import input_table, runtime_of
 from tests.tasks.quantize.conftest import UNTRAINED, small_detector
 
@@ -234,10 +234,12 @@ def test_what_the_library_cannot_make_is_refused_with_the_choices(scheme, axis):
 
 def test_every_builder_has_limits_for_the_axes_that_it_does_not_read():
     honoured = {"toolchain", "transform", "keep_float", "calibration_seed", "calibration_images", "range_estimator"}
-    for scheme in (static(), dynamic(), Float32(toolchain="onnx")):
+    trained = QatInt8(toolchain="onnxruntime", trainer="torch")
+    for scheme in (static(), dynamic(), Float32(toolchain="onnx"), trained):
         limited = {limit.axis for limit in builder_of(scheme).limits}
-        static_axes = {"granularity", "symmetry", "activation_type"} if scheme.name == "static_int8" else set()
-        assert scheme.axes().keys() <= honoured | limited | static_axes
+        static_axes = {"granularity", "symmetry", "activation_type"} if isinstance(scheme, StaticInt8) else set()
+        training_axes = TRAINING_AXES if scheme.is_trained else ()
+        assert scheme.axes().keys() <= honoured | limited | static_axes | set(training_axes)
 
 
 def test_schemes_of_other_activations_differ(built):

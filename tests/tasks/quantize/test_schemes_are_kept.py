@@ -23,6 +23,9 @@ from tasks.quantize.schemes import (
     DynamicInt8,
     Float16,
     Float32,
+    Qat,
+    QatInt4,
+    QatInt8,
     Scheme,
     StaticInt4,
     StaticInt8,
@@ -61,26 +64,37 @@ NEAR: dict[type[Scheme], float] = {
     DynamicInt4: 0.3,
     WeightOnlyInt4: 0.3,
     StaticInt4: 0.3,
+    QatInt8: 0.15,
+    QatInt4: 0.3,
 }
 """Greatest difference of a score from the float32 detector's, which He-initialized weights do not hide."""
 
 
 def default_of(builder: Builder) -> Scheme:
-    scheme: Any = builder.scheme(toolchain=builder.toolchain, **builder.forced)  # type: ignore[arg-type]
+    """What a toolchain makes by default, of four images and without a training."""
+    untrained: dict[str, Any] = {"epochs": 0} if issubclass(builder.scheme, Qat) else {}
+    axes: dict[str, Any] = {**builder.forced, **untrained}
+    scheme: Any = builder.scheme(toolchain=builder.toolchain, **axes)  # type: ignore[arg-type]
     found: Scheme = replace(scheme, calibration_images=4) if scheme.is_calibrated else scheme
     return found
 
 
 def variations(builder: Builder) -> Iterator[Scheme]:
-    """The default, and each other value of each axis that the toolchain can make, one axis at a time."""
+    """The default, and each other value of each axis that the toolchain can make, one axis at a time; each default
+    that can be trained, trained too.
+    """
     default = default_of(builder)
     yield default
+    trained: dict[str, Any] = {"epochs": 2, **dict(builder.defaults)}
+    if isinstance(default, Qat):
+        yield replace(default, **trained)
     # What comes from the .tflite shares the work of a transform; elsewhere one scheme stands for the others.
     shares = builder.source == "converter" or builder.scheme is Float32
     axes = set(default.axes()) - (set() if shares else {"transform"})
     for axis in sorted(axes & set(VALUES)):
-        # Where each build is compiled, one value of an axis stands for the others.
-        for value in VALUES[axis][: 1 if builder.is_compiled else None]:
+        # Where each build is compiled or exported, one value of an axis stands for the others.
+        is_slow = builder.is_compiled or (builder.source is None and builder.framework == "torch")
+        for value in VALUES[axis][: 1 if is_slow else None]:
             change: dict[str, Any] = {axis: value}
             scheme = replace(default, **change)
             if not refusals(builder, scheme):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import ArtifactUnreadable
 from tasks.quantize.observe import image_statistics
-from tasks.quantize.statistics import BINS, Statistics, bin_grid, merge
+from tasks.quantize.statistics import BINS, Statistics, bin_grid, joined, merge
 
 TENSORS = ("input", "relu6", "logits")
 LARGEST = float(np.finfo(np.float32).max)
@@ -38,6 +38,16 @@ def images(contents: list[tuple[list[float], ...]]) -> list[Statistics]:
 def test_merging_is_commutative(contents: list[tuple[list[float], ...]]) -> None:
     parts = images(contents)
     assert merge(*parts).to_bytes() == merge(*reversed(parts)).to_bytes()
+
+
+@given(contents=st.lists(st.tuples(tensors, tensors), min_size=1, max_size=6))
+@example(contents=[([0.0], [TINIEST]), ([LARGEST], [-LARGEST])])
+def test_joined_tensors_have_the_statistics_of_their_concatenation(contents: list[tuple[list[float], ...]]) -> None:
+    seen = merge(*images([(one, other, one + other) for one, other in contents]))
+    found, wanted = joined([seen.tensor(name) for name in TENSORS[:2]]), seen.tensor(TENSORS[2])
+    assert found.count == wanted.count
+    for name in ("minima", "maxima", "edges", "histogram"):
+        assert (getattr(found, name) == getattr(wanted, name)).all()
 
 
 @given(contents=sets_of_images, cut=st.integers(1, 5))

@@ -1,0 +1,261 @@
+"""`quantsweep train`: fine-tunes a float detector on the user's own images."""
+
+import os
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from orchestrator.fine_tuning import FineTuning
+    from tasks.coco.dataset import Dataset
+    from tasks.detector.weights import Detector
+    from tasks.training.recipe import Recipe
+    from tasks.types import TrainingProgress
+
+DEMO = "demo"
+"""What stands for the built-in detector."""
+
+RATE_OF_KEPT, RATE_OF_NEW = 1e-5, 3e-4
+"""Learning rates where nobody says: of a detector that keeps its class heads, and of one with new ones. At 1e-4 the
+real detector loses .1 AP in 18 updates, while its loss on held-out images falls to half."""
+
+
+def train(
+    detector: Annotated[
+        str, typer.Argument(metavar="DETECTOR", help="A detector.safetensors of `quantsweep model import`, or: demo.")
+    ],
+    images: Annotated[Path, typer.Option(help="Folder of training images.")],
+    annotations: Annotated[Path, typer.Option(help="Their boxes, in COCO's instances format.")],
+    out: Annotated[Path, typer.Option(help="File to write; STEM_training.json goes beside it.")],
+    epochs: Annotated[int, typer.Option(help="How often each image is seen.")] = 10,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Peak: after a warm-up, a cosine down to 0; 1e-5 unless given, 3e-4 with new class heads."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images an update.")] = 8,
+    optimizer: Annotated[Literal["adamw", "sgd"], typer.Option(help="Who makes updates of gradients.")] = "adamw",
+    balance: Annotated[
+        Literal["hard_negatives", "focal"],
+        typer.Option(help="How many background anchors count: 3 an object, or all by how surprising they are."),
+    ] = "hard_negatives",
+    distillation: Annotated[
+        float, typer.Option(help="Share of the first detector's answers in the loss, 0 to 1, against forgetting.")
+    ] = 0.0,
+    augment: Annotated[
+        bool, typer.Option("--augment/--no-augment", help="Mirror, crop and colour the training images at random.")
+    ] = True,
+    held_out: Annotated[
+        float, typer.Option(help="Share of the images kept apart to see when training stops helping.")
+    ] = 0.1,
+    patience: Annotated[
+        int, typer.Option(help="Points of the learning curve (of 16) without a better held-out loss before the end.")
+    ] = 6,
+    classes: Annotated[
+        Literal["auto", "keep", "new"],
+        typer.Option(
+            help="Class heads: keep the detector's, or new ones for the categories of the set; auto makes new ones "
+            "if there is a category that the detector does not know."
+        ),
+    ] = "auto",
+    trainer: Annotated[
+        Literal["keras", "torch"], typer.Option(help="Framework that trains; the result is the same kind of file.")
+    ] = "keras",
+    seed: Annotated[int, typer.Option(help="Of order and augmentation, held-out images and new heads.")] = 0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all CPUs unless given.")] = None,
+    evaluate_images: Annotated[
+        Path | None, typer.Option(help="Folder of other images to score on, before and after.")
+    ] = None,
+    evaluate_annotations: Annotated[Path | None, typer.Option(help="Their boxes.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+) -> None:
+    r"""Fine-tune a float detector on your own COCO-format images.
+
+    The result is a detector.safetensors like any other: the float32 weights that
+    `quantsweep sweep` and `quantsweep study` then quantize. For training with
+    quantization in the loop, write a scheme qat_int8 into a spec instead.
+
+    Some images are held out; the weights with the lowest loss on them are the
+    ones that are written. The loss, the augmentation and the loop are those of
+    quantization-aware training.
+
+    If your set has categories that the detector does not know, its class heads
+    are replaced by new ones, and it learns yours from the features it has; give
+    those some more epochs. A trained detector forgets quickly at a high learning
+    rate, while the loss falls: look at the AP on other images.
+
+    Checkpoints go into OUT.training/, one a minute. After Ctrl-C or a crash the
+    same command goes on from there; another recipe starts anew beside it. Delete
+    the folder when you have the result.
+
+    For example:
+
+      quantsweep train detector.safetensors --images photos/train \
+        --annotations photos/train.json --out mine.safetensors --epochs 20 \
+        --evaluate-images photos/val --evaluate-annotations photos/val.json
+
+      quantsweep study SPEC     (with the line `detector: mine.safetensors`)
+    """
+    from tasks.errors import UserMistake
+
+    if out.exists() and not force:
+        raise UserMistake(f"{out} exists; name another file with --out, or replace it with --force")
+    recipe = _recipe(
+        augment, balance, epochs=epochs, learning_rate=RATE_OF_KEPT if learning_rate is None else learning_rate,
+        batch_size=batch_size, optimizer=optimizer, distillation_weight=distillation, held_out=held_out,
+        patience=patience, seed=seed,
+    )  # fmt: skip
+    _refuse_missing(trainer)
+    _prepare_environment(trainer, threads)
+    from orchestrator.fine_tuning import FineTuning, start_of
+    from orchestrator.library_messages import library_messages_in
+
+    first = _detector(detector)
+    dataset = _annotated(images, annotations)
+    evaluation = _evaluation(evaluate_images, evaluate_annotations, dataset)
+    start = start_of(first, dataset, classes, seed)
+    if start.has_new_classes and distillation:
+        raise UserMistake(
+            f"--distillation {distillation:g} needs a detector that knows the classes, but its class heads are "
+            f"{start.because}; choices: --distillation 0, or --classes keep"
+        )
+    if start.has_new_classes and learning_rate is None:
+        recipe = replace(recipe, learning_rate=RATE_OF_NEW)
+    if evaluation is not None:
+        _note_unscored(evaluation, start.detector)
+    checkpoints = out.with_name(f"{out.name}.training")
+    tuning = FineTuning(start, dataset, trainer, recipe, checkpoints)
+    with library_messages_in(tuning.folder / "libraries.log"):
+        progress = _run(tuning)
+        _finish(tuning, progress, first, evaluation, out, detector)
+
+
+def _recipe(augment: bool, balance: Literal["hard_negatives", "focal"], **settings: Any) -> "Recipe":
+    from tasks.errors import UserMistake
+    from tasks.training.recipe import NO_AUGMENTATION, Augmentation, LossSettings, Recipe
+
+    if settings["epochs"] < 1:
+        raise UserMistake(f"--epochs is {settings['epochs']}; it must be at least 1")
+    if settings["seed"] < 0:
+        raise UserMistake(f"--seed is {settings['seed']}; it must be at least 0")
+    try:
+        return Recipe(
+            **settings,
+            loss=LossSettings(balance=balance),
+            augmentation=Augmentation() if augment else NO_AUGMENTATION,
+        )
+    except ValueError as error:
+        name, _, rest = str(error).partition(" ")
+        flag = "distillation" if name == "distillation_weight" else name.replace("_", "-")
+        raise UserMistake(f"--{flag} {rest}") from error
+
+
+def _refuse_missing(trainer: str) -> None:
+    from importlib.util import find_spec
+
+    from tasks.errors import UserMistake
+
+    if trainer == "torch" and find_spec("torch") is None:
+        raise UserMistake(
+            "--trainer torch needs torch, not installed here: pip install 'quantsweep[torch]'; choices: --trainer keras"
+        )
+
+
+def _prepare_environment(trainer: Literal["keras", "torch"], threads: int | None) -> None:
+    """Says how many threads to use; the frameworks read it when they are imported."""
+    from cluster.lanes import LANES_BY_TRAINER, TENSORFLOW, available_cpus
+    from tasks.errors import UserMistake
+
+    wanted = available_cpus() if threads is None else threads
+    if not 1 <= wanted <= available_cpus():
+        raise UserMistake(f"--threads is {wanted}; choices: 1 to {available_cpus()}, the CPUs of this machine")
+    # Evaluations run the Keras build whoever trained.
+    for name, value in {**TENSORFLOW.environment, **LANES_BY_TRAINER[trainer].environment}.items():
+        os.environ[name] = str(wanted) if name.endswith("_THREADS") and "INTEROP" not in name else value
+
+
+def _detector(name: str) -> "Detector":
+    from tasks.detector.demo import demo_detector
+    from tasks.detector.weights import Detector
+
+    return demo_detector() if name == DEMO else Detector.load(Path(name))
+
+
+def _annotated(images: Path, annotations: Path) -> "Dataset":
+    from tasks.coco.dataset import load_dataset
+
+    return load_dataset(images, annotations)
+
+
+def _evaluation(images: Path | None, annotations: Path | None, training: "Dataset") -> "Dataset | None":
+    from tasks.coco.dataset import refuse_overlap
+    from tasks.errors import UserMistake
+
+    if images is None and annotations is None:
+        return None
+    if images is None or annotations is None:
+        raise UserMistake("--evaluate-images and --evaluate-annotations belong together; give both or neither")
+    evaluation = _annotated(images, annotations)
+    refuse_overlap(training, evaluation, "training", "evaluation")
+    return evaluation
+
+
+def _note_unscored(evaluation: "Dataset", detector: "Detector") -> None:
+    absent = [name for number, name in evaluation.categories.items() if number not in detector.spec.class_ids]
+    if absent:
+        typer.echo(
+            f"note: the evaluation images have {len(absent)} categories that the trained detector has no column for, "
+            f"and whose AP is 0: {', '.join(absent[:5])}",
+            err=True,
+        )
+
+
+def _run(tuning: "FineTuning") -> "TrainingProgress":
+    from orchestrator.training_view import open_training_view
+
+    held_out = tuning.recipe.held_out_images(len(tuning.images))
+    typer.echo(f"classes {tuning.start.because}", err=True)
+    typer.echo(f"{len(tuning.images)} images, {held_out} of them held out; checkpoints in {tuning.folder}", err=True)
+    try:
+        with closing(open_training_view(tuning.steps, tuning.images_per_update)) as view:
+            return tuning.run(view)
+    except KeyboardInterrupt:
+        typer.echo(f"the training so far is in {tuning.folder}", err=True)
+        raise
+
+
+def _finish(
+    tuning: "FineTuning",
+    progress: "TrainingProgress",
+    first: "Detector",
+    evaluation: "Dataset | None",
+    out: Path,
+    name: str,
+) -> None:
+    from orchestrator.cli.output import print_line
+    from orchestrator.fine_tuning import record_of, scored, write_result
+
+    trained = tuning.detector(progress)
+    scores: dict[str, Any] | None = None
+    if evaluation is not None:
+        typer.echo(f"scoring on {len(evaluation)} images", err=True)
+        before = None if tuning.start.has_new_classes else scored(first, evaluation)
+        scores = {"images": len(evaluation), "before": before, "after": scored(trained, evaluation)}
+    record = {"started_from": Path(name).name, **record_of(tuning, progress, first, scores)}
+    place = write_result(out, trained, record)
+    best, last = progress.best, progress.points[-1]
+    why = "all updates done" if progress.end == "finished" else "ended early, as the held-out loss fell no more"
+    print_line(f"wrote {out} and {place.name}")
+    print_line(f"  held-out loss  {progress.points[0].held_out_loss:.4f} before, {best.held_out_loss:.4f} after")
+    print_line(f"  best after     {best.step} of {progress.steps} updates ({why})")
+    if scores is not None:
+        was = f"{scores['before']['ap']:.4f} before, " if scores["before"] else ""
+        print_line(f"  AP             {was}{scores['after']['ap']:.4f} after, on {scores['images']} images")
+    print_line(f"  cost           {last.seconds:.0f} s, {last.core_seconds:.0f} core-seconds on {progress.device}")
+    if best.step == 0:
+        print_line("  note: no update was an improvement; try a lower --learning-rate, or more images")
+    if scores is not None and scores["before"] and scores["after"]["ap"] < scores["before"]["ap"]:
+        print_line("  note: AP fell though the loss did not; try a lower --learning-rate, or --distillation")
+    print_line(f"next: quantsweep study SPEC, where SPEC has the line `detector: {out}`")

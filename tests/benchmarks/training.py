@@ -1,0 +1,127 @@
+"""What training gains over post-training quantization, and what it costs: the tables of docs/training.md.
+
+Run: `python -m tests.benchmarks.training demo|real [--epochs N] [--rate R] [--seeds 0 1 2] [--write docs/training.md]`.
+`demo` is the built-in detector on synthetic scenes, trained on 512 of them; `real` is the real detector, trained on the
+208 labelled images of QUANTSWEEP_REFERENCE_DATA.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.quantization_table import replaced
+from tests.benchmarks.zoo import SETS, places, quantsweep, swept, zoo_folder
+
+Row = dict[str, Any]
+
+SCHEMES = {"qat_int8": "static_int8", "qat_int4": "static_int4"}
+"""Trained schemes, and what they are compared with."""
+
+
+def spec_of(subject: str, arguments: argparse.Namespace) -> str:
+    """Returns the spec of one of the two sweeps."""
+    distillation = ", ".join(map(str, arguments.distillation))
+    images = "images: pool, annotations: pool.json, " if subject == "real" else ""
+    axes = f"toolchain: litert_quantizer, granularity: {arguments.granularity}"
+    return f"""
+name: training-{subject}
+{SETS[subject]}
+training: {{{images}batch_size: {arguments.batch}, patience: null}}
+space:
+  - {{runtime: litert, scheme: [static_int8, static_int4], {axes}}}
+  - {{runtime: litert, scheme: [{", ".join(arguments.schemes)}], {axes}, trainer: [{", ".join(arguments.trainers)}],
+     epochs: {arguments.epochs}, learning_rate: {arguments.rate}, distillation_weight: [{distillation}],
+     training_seed: {list(arguments.seeds)}}}
+latency: {{max_seconds: 2, retries: 0}}
+"""
+
+
+def table(rows: Sequence[Row], trainings: Sequence[Row]) -> str:
+    """Writes one line for each way of making a detector, the trained ones as means over seeds."""
+    lines = [
+        "| scheme | granularity | made by | distillation | AP | spread | of the loss recovered | core-seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    float32 = next(row["ap"] for row in rows if row["is_reference"])
+    lines.append(f"| float32 | | | | {float32:.4f} | | | |")
+    costs = {row["variant_key"]: row["core_seconds"] for row in trainings}
+    for scheme, static in SCHEMES.items():
+        for row in rows:
+            if row["scheme"] == static:
+                made = "post-training quantization"
+                lines.append(f"| {static} | {row['granularity']} | {made} | | {row['ap']:.4f} | | | |")
+        lines += [_line(group, rows, costs, float32) for group in _groups(rows, scheme)]
+    return "\n".join(lines)
+
+
+def _groups(rows: Sequence[Row], scheme: str) -> Iterator[list[Row]]:
+    """The runs of each training with different seeds."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if row["scheme"] == scheme and row["epochs"] and row["status"] == "done":
+            found.setdefault((row["granularity"], row["trainer"], row["distillation_weight"]), []).append(row)
+    yield from found.values()
+
+
+def _line(group: list[Row], rows: Sequence[Row], costs: dict[str, float], float32: float) -> str:
+    first, aps = group[0], [row["ap"] for row in group]
+    twin = next(
+        row["ap"]
+        for row in rows
+        if (row["scheme"], row["granularity"], row["epochs"]) == (first["scheme"], first["granularity"], 0)
+    )
+    spread = f"{min(aps):.4f} to {max(aps):.4f}" if len(aps) > 1 else ""
+    recovered = (statistics.mean(aps) - twin) / (float32 - twin)
+    cost = statistics.mean(costs[row["variant_key"]] for row in group)
+    return (
+        f"| {first['scheme']} | {first['granularity']} | {first['trainer']} | {first['distillation_weight']:g} "
+        f"| {statistics.mean(aps):.4f} | {spread} | {recovered:.0%} | {cost:.0f} |"
+    )
+
+
+@contextmanager
+def _folder(subject: str) -> Iterator[Path]:
+    if subject == "real":
+        with zoo_folder() as folder:
+            yield folder
+        return
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def main() -> None:
+    """Runs a sweep and prints its table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("subject", choices=("demo", "real"))
+    parser.add_argument("--schemes", nargs="+", default=list(SCHEMES))
+    parser.add_argument("--granularity", default="per_tensor")
+    parser.add_argument("--trainers", nargs="+", default=["keras", "torch"])
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rate", default="3e-4")
+    parser.add_argument("--distillation", nargs="+", type=float, default=[0.5])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--keep", type=Path, help="copy the database here")
+    arguments = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _folder(arguments.subject) as folder:
+        rows = swept(folder, spec_of(arguments.subject, arguments))
+        trainings = json.loads(quantsweep("results", "trainings", "--json", *places(folder)[:2]))
+        if arguments.keep:
+            arguments.keep.write_bytes((folder / "results.db").read_bytes())
+    found = table(rows, trainings)
+    print(found)
+    if arguments.write:
+        name = f"{arguments.subject}: per tensor"
+        arguments.write.write_text(replaced(arguments.write.read_text(), name, found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Trained variants beside the others: one leaderboard, nothing trained twice, nothing trained in vain."""
+
+import json
+import shutil
+
+import pytest
+
+from cluster.inprocess import InProcessExecutor
+from results import queries
+from results.connect import open_database
+from tests.command import quantsweep
+from tests.end_to_end.searching import Told, open_search, rows_of, winner_of
+
+pytestmark = pytest.mark.usefixtures("no_noise")
+
+SPACE = """
+  - {scheme: static_int4, toolchain: litert_quantizer, calibration_images: 4}
+  - {scheme: qat_int4, calibration_images: 4, trainer: torch, epochs: 2, learning_rate: 1e-3}
+  - {scheme: qat_int8, toolchain: [converter, litert_quantizer], calibration_images: 4, trainer: torch, epochs: 1}
+"""
+TRAINING = "{images: train/images, annotations: train/annotations.json, batch_size: 4, points: 2}"
+UNTRAINED = "litert-qat_int4-litert_quantizer-per_channel-cal4-seed0-untrained-t1"
+STATIC = "litert-static_int4-litert_quantizer-per_channel-cal4-seed0-t1"
+TRAINED = "litert-qat_int4-litert_quantizer-per_channel-cal4-seed0-torch-ep2-lr0.001-t1"
+
+
+@pytest.fixture(scope="module")
+def swept(world, tmp_path_factory, no_noise):
+    folder = tmp_path_factory.mktemp("swept")
+    arguments = ("--db", folder / "results.db", "--artifacts", folder / "artifacts", "--address", "in-process")
+    spec = world.spec("mixed", SPACE, training=TRAINING)
+    outcome = quantsweep("sweep", spec, *arguments, "--json")
+    assert outcome.code == 0, outcome.err
+    return folder, {row["variant"]: row for row in json.loads(outcome.out)}, outcome.err, (spec, *arguments)
+
+
+def test_trained_and_other_variants_stand_in_one_leaderboard(swept):
+    _, rows, _, _ = swept
+    assert len(rows) == 1 + 1 + 2 + 4
+    assert {row["status"] for row in rows.values()} == {"done"}
+    assert rows[TRAINED]["training_steps"] == 4 and rows[TRAINED]["training_core_seconds"] > 0
+    assert rows[STATIC]["training_steps"] is None and rows[UNTRAINED]["training_steps"] is None
+
+
+def test_the_untrained_twin_is_what_post_training_quantization_makes(swept):
+    _, rows, _, _ = swept
+    assert rows[UNTRAINED]["artifact_sha256"] == rows[STATIC]["artifact_sha256"]
+
+
+def test_training_changes_the_weights_and_nothing_that_latency_depends_on(swept):
+    _, rows, _, _ = swept
+    assert rows[TRAINED]["artifact_sha256"] != rows[UNTRAINED]["artifact_sha256"]
+    assert rows[TRAINED]["structure_sha256"] == rows[UNTRAINED]["structure_sha256"]
+    assert rows[TRAINED]["latency_key"] == rows[UNTRAINED]["latency_key"]
+
+
+def test_toolchains_share_a_training(swept):
+    folder, _, said, _ = swept
+    engine = open_database(str(folder / "results.db"))
+    trained = queries.trainings(engine, "mixed")
+    assert len(trained) == 3 and len({row["training_key"] for row in trained}) == 2
+    assert {row["status"] for row in trained} == {"finished"}
+    assert "training qat_int4-" in said and "update 4 of 4" in said
+
+
+def test_a_second_run_trains_nothing(swept):
+    _, rows, _, arguments = swept
+    again = quantsweep("sweep", *arguments, "--json")
+    assert again.code == 0 and "training" not in again.err
+    assert {row["variant"]: row["ap"] for row in json.loads(again.out)} == {
+        name: row["ap"] for name, row in rows.items()
+    }
+
+
+def test_an_artifact_that_is_gone_is_made_again_without_training(swept, tmp_path):
+    folder, rows, _, (spec, *_) = swept
+    shutil.copytree(folder, tmp_path / "copy")
+    sha256 = rows[TRAINED]["artifact_sha256"]
+    (gone,) = (tmp_path / "copy" / "artifacts").rglob(f"{sha256}.tflite")
+    gone.unlink()
+    places = ("--db", tmp_path / "copy" / "results.db", "--artifacts", tmp_path / "copy" / "artifacts")
+    text = spec.read_text().replace("name: mixed", "name: again")
+    (spec.parent / "again.yaml").write_text(text)
+    again = quantsweep("sweep", spec.parent / "again.yaml", *places, "--address", "in-process", "--json")
+    assert again.code == 0 and "update" not in again.err
+    assert gone.exists()
+
+
+def test_a_study_ends_a_training_that_diverges_and_says_why(world, swept, tmp_path):
+    shutil.copytree(swept[0], tmp_path / "copy")
+    space = "[{scheme: qat_int4, calibration_images: 4, trainer: torch, epochs: 8, learning_rate: 10.0}]"
+    training = TRAINING.replace("points: 2", "points: 16, patience: null, largest_gradient: 1e9")
+    spec = world.spec(
+        "diverging", space, "{max_loss: 0.0}", training=training, study="{objectives: [latency, ap_loss]}"
+    )
+    told = Told()
+    study = open_search("study", spec, tmp_path / "copy", watcher=told)
+    study.run(InProcessExecutor())
+    row = rows_of(study)[next(name for name in rows_of(study) if "-torch-ep8" in name)]
+    assert row["verdict"] in ("unpromising", "unsupported"), row
+    assert row["ap"] is None and winner_of(study) != row["variant"]
+    (training_row,) = (each for each in queries.trainings(study._engine, study.key) if each["epochs"] == 8)
+    assert training_row["status"] == "stopped" or row["verdict"] == "unsupported"

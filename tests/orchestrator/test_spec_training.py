@@ -1,0 +1,112 @@
+"""Specs with trainings: what they mean, and what is refused with which words."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.spec import parse_spec
+from tasks.errors import SpecMistake
+from tasks.quantize.schemes import Qat
+from tasks.training.recipe import Recipe
+
+HEAD = """
+name: qat
+detector: detector.safetensors
+evaluation: {images: val, annotations: val.json}
+calibration: {images: train, annotations: train.json}
+"""
+BLOCK = "{scheme: qat_int8, epochs: 2}"
+
+
+def _spec(block: str = BLOCK, rest: str = "", head: str = HEAD):
+    return parse_spec(f"{head}\nspace: [{block}]\n{rest}", "spec.yaml", Path("/spec"))
+
+
+def _refusal(*arguments: str, **named: str) -> str:
+    with pytest.raises(SpecMistake) as caught:
+        _spec(*arguments, **named)
+    return str(caught.value)
+
+
+def _schemes(spec) -> list[Qat]:
+    return [each.scheme for each in spec.space.variants if isinstance(each.scheme, Qat)]
+
+
+def test_the_untrained_twin_stands_before_what_is_trained_once_for_all_trainings():
+    spec = _spec("{scheme: qat_int8, epochs: [2, 4], learning_rate: [1e-4, 1e-3], granularity: per_tensor}")
+    schemes = _schemes(spec)
+    assert [each.epochs for each in schemes] == [0, 2, 2, 4, 4]
+    assert {each.granularity for each in schemes} == {"per_tensor"}
+    assert spec.space.repeats == {}
+
+
+def test_numbers_may_be_written_as_yaml_1_2_has_them():
+    (_, trained) = _schemes(_spec("{scheme: qat_int8, learning_rate: 3e-4, distillation_weight: 1}"))
+    assert (trained.learning_rate, trained.distillation_weight) == (0.0003, 1.0)
+
+
+def test_toolchains_of_torch_are_trained_with_torch_if_nothing_else_is_said():
+    for runtime, trainer in (("torch", "torch"), ("onnxruntime", "torch"), ("litert", "keras")):
+        assert _schemes(_spec(f"{{runtime: {runtime}, scheme: qat_int8}}"))[1].trainer == trainer
+    assert _schemes(_spec("{runtime: torch, scheme: qat_int8, trainer: keras}"))[1].trainer == "keras"
+
+
+def test_the_calibration_images_are_the_training_images_if_no_others_are_given():
+    assert _spec().training_images.images == "/spec/train"
+    other = _spec(rest="training: {images: more, annotations: more.json}")
+    assert (other.training_images.images, other.calibration.images) == ("/spec/more", "/spec/train")
+
+
+def test_the_recipe_has_the_axes_of_the_scheme_and_the_settings_of_the_spec():
+    spec = _spec(
+        "{scheme: qat_int8, epochs: 3, training_seed: 7}",
+        "training: {batch_size: 4, optimizer: sgd, balance: focal, augmentation: {crop: 0}, patience: null}",
+    )
+    recipe = _schemes(spec)[1].recipe(**spec.training.recipe)
+    assert (recipe.epochs, recipe.seed, recipe.batch_size, recipe.optimizer) == (3, 7, 4, "sgd")
+    assert (recipe.loss.balance, recipe.augmentation.crop, recipe.patience) == ("focal", 0.0, None)
+    assert _schemes(_spec())[1].recipe(**_spec().training.recipe) == Recipe(
+        epochs=2, learning_rate=1e-4, distillation_weight=0.5, freeze_point=0.5
+    )
+
+
+def test_labels_are_needed_unless_only_the_float_detector_teaches():
+    head = HEAD.replace(", annotations: train.json", "")
+    words = "line 5: qat_int8 learns from labels (0.5 of its loss), and `calibration` has no annotations: give "
+    assert words in _refusal(head=head)
+    assert _schemes(_spec("{scheme: qat_int8, distillation_weight: 1.0}", head=head))
+    assert _schemes(_spec("{scheme: qat_int8, epochs: 0}", head=head))
+
+
+REFUSED = {
+    "a rate of 0": ("{scheme: qat_int8, learning_rate: 0}", "learning_rate is 0.0; it must be above 0"),
+    "too much distillation": ("{scheme: qat_int8, distillation_weight: 1.5}", "distillation_weight is 1.5; it must be"),
+    "negative epochs": ("{scheme: qat_int8, epochs: -1}", "epochs is -1; it must be at least 0"),
+    "half an epoch": ("{scheme: qat_int8, epochs: 0.5}", "`epochs` is 0.5; it must be a whole number"),
+    "an unknown trainer": ("{scheme: qat_int8, trainer: jax}", "trainer is 'jax'; choices: keras, torch"),
+    "a training of what is not trained": (
+        "{scheme: static_int8, epochs: 2}",
+        "static_int8 has no axis `epochs`; axes of static_int8:",
+    ),
+    "clustered weights": ("{scheme: qat_int8, transform: clustered_16}", "cannot have transform 'clustered_16'"),
+    "4 bits on torch": ("{runtime: torch, scheme: qat_int4}", "qat_int4"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_wrong_training_is_refused_with_the_rule_the_value_and_the_choices(name):
+    block, words = REFUSED[name]
+    assert words in _refusal(block)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("{batch_size: 0}", "`training.batch_size` is 0"),
+        ("{optimiser: sgd}", "unknown key `training.optimiser`; choices: images, annotations, batch_size, optimizer"),
+        ("{annotations: a.json}", "annotations without images"),
+        ("{augmentation: {mirror: 2}}", "`training.augmentation.mirror` is 2"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, words):
+    assert words in _refusal(BLOCK, f"training: {settings}")
