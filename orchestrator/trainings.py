@@ -1,5 +1,6 @@
 """Trainings of a plan: each done once, point by point of its learning curve, and ended when nobody waits for it."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -59,6 +60,8 @@ class Trainings:
         """
         self._plan, self._graph, self._store, self._detector, self._observer = plan, graph, store, detector, observer
         self._runs: dict[str, _Run] = {}
+        self._waiting: deque[_Run] = deque()
+        self._width = max(1, graph.executor.cpus)
 
     def train(
         self, scheme: Qat, statistics: Ref | None, ranking: tuple[str, ...], watch: Watch, then: Continuation
@@ -81,6 +84,13 @@ class Trainings:
         run = self._runs.setdefault(key, _Run(key, scheme, statistics, ranking))
         run.waiting.append((watch, then))
         if is_new:
+            self._waiting.append(run)
+            self._begin()
+
+    def _begin(self) -> None:
+        """Begins as many as have a CPU each: workers remember few trainings, and building one again takes seconds."""
+        while self._waiting and len(self._runs) - len(self._waiting) < self._width:
+            run = self._waiting.popleft()
             self._go_on(run)
 
     def _known(self, key: str) -> TrainingProgress | Failure | None:
@@ -132,3 +142,4 @@ class Trainings:
         del self._runs[run.key]
         for _, then in run.waiting:
             then(result)
+        self._begin()

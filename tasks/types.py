@@ -310,8 +310,8 @@ class TrainingPoint:
     """Updates done."""
 
     held_out_loss: float
-    """The detection loss (box_weight * box + score_weight * score, without distillation) on the held-out images, not
-    augmented; the distillation loss if the training images have no annotations. The same measure for every recipe."""
+    """On the held-out images, not augmented. Of a quantized detector the distillation loss: how far it is from the
+    float one. Of a float one the detection loss (box_weight * box + score_weight * score)."""
 
     loss: float | None
     """Total loss of the updates."""

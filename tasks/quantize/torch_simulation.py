@@ -302,7 +302,7 @@ def _check(graph: torch.fx.GraphModule, table: tuple[Layer, ...], simulation: Si
         for layer in table
     }
     found = {layer_of(node): (_read(graph, node.args[0]), _weight_bound(graph, node)) for node in convolutions(graph)}
-    for name in wanted.keys() | found.keys():
+    for name in (*wanted, *(found.keys() - wanted.keys())):
         if wanted.get(name) != found.get(name):
             raise QuantizationFailed(
                 f"{name} should read the rounded {wanted.get(name)}, its source and the bound of its weights, but "

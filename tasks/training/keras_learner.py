@@ -37,7 +37,7 @@ class GraphLearner:
         tf.config.experimental.enable_op_determinism()
         self.device = _device()
         self._model = model
-        self._teacher = teacher if recipe.distillation_weight else None
+        self._teacher = teacher
         self._recipe = recipe
         self._background = background_column(spec)
         self._optimizer = optimizer_of(recipe)
@@ -91,19 +91,22 @@ class GraphLearner:
 
     def _update(self, is_observing: bool, pixels: Any, codes: Any, columns: Any) -> Any:
         with tf.GradientTape() as tape:
-            losses = self._losses_of(pixels, codes, columns, is_observing)
+            is_taught = self._recipe.distillation_weight > 0
+            losses = self._losses_of(pixels, codes, columns, is_observing, is_taught)
         gradients = tape.gradient(losses[-1], self._model.trainable_variables)
         self._optimizer.apply_gradients(zip(gradients, self._model.trainable_variables, strict=True))
         return losses
 
-    def _losses_of(self, pixels: Any, target_codes: Any, target_columns: Any, is_observing: bool = False) -> Any:
+    def _losses_of(
+        self, pixels: Any, target_codes: Any, target_columns: Any, is_observing: bool = False, is_taught: bool = True
+    ) -> Any:
         """Returns the fields of `Losses` in their order."""
         images = _scaled(pixels)
         codes, logits = self._model(images, training=is_observing)
         settings, share = self._recipe.loss, self._recipe.distillation_weight
         box, score = detection_loss(codes, logits, target_codes, target_columns, settings, self._background)
         wanted = settings.box_weight * box + settings.score_weight * score
-        if self._teacher is None:
+        if self._teacher is None or not is_taught:
             return box, score, tf.zeros(()), wanted
         teacher_codes, teacher_logits = self._teacher(images, training=False)
         distillation = distillation_loss(codes, logits, teacher_codes, teacher_logits, self._background)

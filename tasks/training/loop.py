@@ -198,7 +198,8 @@ class _Session:
         for batch in self._held_out:
             losses = self._learner.evaluate(batch)
             labelled = settings.box_weight * losses.box + settings.score_weight * losses.score
-            loss = labelled if self._training.images.is_annotated else losses.distillation
+            is_labelled = self._training.simulation is None and self._training.images.is_annotated
+            loss = labelled if is_labelled else losses.distillation
             if not math.isfinite(loss):
                 raise TrainingFailed(
                     f"after {step} of {self._steps} updates the held-out images have losses that are no numbers: "

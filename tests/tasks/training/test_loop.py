@@ -16,7 +16,7 @@ import pytest
 from tasks.errors import DataMistake, TrainingFailed
 from tasks.storage import ArtifactStorage
 from tasks.training import checkpoint, loop
-from tasks.training.learner import Losses
+from tasks.training.learner import Losses, Simulation
 from tasks.training.loop import CHECKPOINT_SUFFIX, advance
 from tasks.training.trained import TRAINED_SUFFIX, Trained
 from tasks.types import TrainingProgress
@@ -24,6 +24,8 @@ from tests.tasks.training.toy_learner import TAUGHT, ToyBatches, ToyLearner, tra
 
 END = 99
 UPDATES, POINT_STEPS = 24, (0, 4, 8, 12, 16, 20, 24)
+
+SIMULATION = Simulation(8, 8, is_per_channel=True, is_symmetric=False)
 
 
 class Killed(BaseException):
@@ -108,17 +110,18 @@ def test_losses_of_a_point_are_means_over_the_updates_since_the_one_before(stora
     assert point.learning_rate == training.recipe.learning_rate_at(7, UPDATES)
 
 
-@pytest.mark.parametrize("is_annotated", [True, False])
-def test_the_held_out_loss_is_the_mean_over_images_of_the_detection_loss_or_of_distillation_without_labels(
-    storage, is_annotated
+@pytest.mark.parametrize(("is_annotated", "simulation"), [(True, None), (False, None), (True, SIMULATION)])
+def test_the_held_out_loss_is_that_of_detection_for_float_detectors_and_of_distillation_for_others(
+    storage, is_annotated, simulation
 ):
-    training = training_of(is_annotated=is_annotated, distillation_weight=1.0)
+    training = replace(training_of(is_annotated=is_annotated, distillation_weight=1.0), simulation=simulation)
     training = replace(training, recipe=replace(training.recipe, loss=replace(training.recipe.loss, score_weight=3.0)))
     learner = ToyLearner(training.detector, training.recipe)
     first, second = ToyBatches(training.images, None, training.recipe).held_out()
 
     def measure(losses: Losses) -> float:
-        return losses.box + 3 * losses.score if is_annotated else losses.distillation
+        is_of_labels = is_annotated and simulation is None
+        return losses.box + 3 * losses.score if is_of_labels else losses.distillation
 
     want = (5 * measure(learner.evaluate(first)) + 2 * measure(learner.evaluate(second))) / 7
     assert advance(training, storage, 0).points[0].held_out_loss == pytest.approx(want, rel=1e-12)
