@@ -182,7 +182,6 @@ class FineTuning:
 
             while True:
                 progress = advance(self._training, self._storage, reached, watch)
-                self._tidy(progress.trained_sha256)
                 if len(progress.points) > reached:
                     view.reached(progress)
                 if progress.is_over:
@@ -192,19 +191,13 @@ class FineTuning:
                 reached = len(progress.points)
 
     def detector(self, progress: TrainingProgress) -> Detector:
-        """Returns the best detector so far.
+        """Returns the best detector.
 
         Args:
-            progress: Of this training.
+            progress: Of this training, which is over.
         """
         name = f"the trained {progress.trained_sha256[:12]}"
         return Trained.from_bytes(self._storage.get(progress.trained_sha256, TRAINED_SUFFIX), name).detector
-
-    def _tidy(self, best: str) -> None:
-        """Deletes weights that were the best once: the folder is this training's alone."""
-        for path in self.folder.rglob(f"*.{TRAINED_SUFFIX}"):
-            if not path.name.startswith(best):
-                path.unlink()
 
 
 @contextmanager

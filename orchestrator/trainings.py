@@ -96,7 +96,7 @@ class Trainings:
     def _known(self, key: str) -> TrainingProgress | Failure | None:
         """What an earlier run has, if its file is still there."""
         known = self._store.training_of(key)
-        if not isinstance(known, TrainingProgress):
+        if not isinstance(known, TrainingProgress) or not known.is_over:
             return known
         return known if self._plan.storage.has(known.trained_sha256, TRAINED_SUFFIX) else None
 

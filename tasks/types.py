@@ -357,7 +357,8 @@ class TrainingProgress:
     """Updates done at the lowest held-out loss so far: the weights that are kept."""
 
     trained_sha256: str
-    """The best weights and ranges so far: content hash of a file of `tasks.training.trained` in artifact storage."""
+    """The best weights and ranges so far: content hash of a file of `tasks.training.trained`, which is in artifact
+    storage once the training is over."""
 
     end: TrainingEnd | None = None
     """Why it is over; None if it goes on."""

@@ -16,10 +16,11 @@ from tasks.training.learner import Losses, Trainer
 from tasks.training.learners import PACKAGES_OF_TRAINERS
 from tasks.types import TrainingPoint, TrainingProgress
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files. One of another version is none: the training starts afresh."""
 
 _KEY = "quantsweep.training"
+_BEST, _STATE = "best", "state/"
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,10 @@ class Checkpoint:
     state: dict[str, np.ndarray]
     """The learner's state; empty if the training is over."""
 
+    best: bytes = b""
+    """The best weights and ranges so far, as `Trained.to_bytes` has them; empty if the training is over: then they are
+    a file of their own. Until then every better one would leave such a file behind."""
+
     def to_bytes(self, versions: Mapping[str, str]) -> bytes:
         """Returns the content of its file, the same for equal checkpoints.
 
@@ -99,7 +104,8 @@ class Checkpoint:
             versions: Versions of the libraries that trained, for people who look into it.
         """
         # np.ascontiguousarray would make arrays without dimensions one-dimensional.
-        arrays = {name: np.array(self.state[name], order="C") for name in sorted(self.state)}
+        arrays = {f"{_STATE}{name}": np.array(self.state[name], order="C") for name in sorted(self.state)}
+        arrays[_BEST] = np.frombuffer(self.best, np.uint8)
         record = {"format": FORMAT, "versions": dict(versions), **asdict(self.standing)}
         return with_metadata(save(arrays), _KEY, json.dumps(record, sort_keys=True))
 
@@ -118,7 +124,10 @@ class Checkpoint:
             record: dict[str, Any] = json.loads(text) if text else {}
             if record.get("format") != FORMAT:
                 return None
-            return cls(_standing_from(record), load(data))
+            arrays = load(data)
+            best = arrays.pop(_BEST).tobytes()
+            state = {name.removeprefix(_STATE): value for name, value in arrays.items()}
+            return cls(_standing_from(record), state, best)
         except (ModelMistake, SafetensorError, ValueError):
             return None
 

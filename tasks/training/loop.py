@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, astuple, replace
 
 from tasks.errors import DataMistake, TrainingFailed
+from tasks.identity import sha256_of
 from tasks.storage import ArtifactStorage
 from tasks.training.checkpoint import Checkpoint, Standing, Stretch, versions_of
 from tasks.training.learner import Losses
@@ -81,12 +82,13 @@ _sessions: "OrderedDict[str, _Session]" = OrderedDict()
 
 
 def _kept(key: str, storage: ArtifactStorage) -> Checkpoint | None:
-    """Reads a checkpoint whose best weights are still there, too."""
+    """Reads a checkpoint; none of a training that is over and whose weights are gone."""
     data = storage.recall(key, CHECKPOINT_SUFFIX)
     found = None if data is None else Checkpoint.from_bytes(data)
-    if found is None or not storage.has(found.standing.progress.trained_sha256, TRAINED_SUFFIX):
+    if found is None:
         return None
-    return found
+    progress = found.standing.progress
+    return None if progress.is_over and not storage.has(progress.trained_sha256, TRAINED_SUFFIX) else found
 
 
 class _Session:
@@ -112,6 +114,7 @@ class _Session:
             self._write()
         else:
             self._learner.restore(kept.state)
+            self._best = kept.best
             self.standing = replace(
                 kept.standing, progress=replace(kept.standing.progress, device=self._learner.device)
             )  # fmt: skip
@@ -143,7 +146,7 @@ class _Session:
             held_out_images=self._training.recipe.held_out_images(images),
             device=self._learner.device,
             best_step=0,
-            trained_sha256=self._put(),
+            trained_sha256=self._note_best(),
         )
         return Standing(0, progress, self._clock.seconds, self._clock.core_seconds)
 
@@ -167,7 +170,7 @@ class _Session:
         point = self._point(standing.stretch, standing.step, rate)
         progress = replace(standing.progress, points=(*standing.progress.points, point))
         if point.held_out_loss < standing.progress.best.held_out_loss:
-            progress = replace(progress, best_step=point.step, trained_sha256=self._put())
+            progress = replace(progress, best_step=point.step, trained_sha256=self._note_best())
         worse = sum(each.step > progress.best_step for each in progress.points)
         if standing.step == self._steps:
             progress = replace(progress, end="finished")
@@ -208,17 +211,21 @@ class _Session:
             total, images = total + loss * len(batch.pixels), images + len(batch.pixels)
         return total / images
 
-    def _put(self) -> str:
-        trained = Trained(self._learner.detector(), self._learner.ranges())
-        return self.storage.put(trained.to_bytes(), TRAINED_SUFFIX)
+    def _note_best(self) -> str:
+        self._best = Trained(self._learner.detector(), self._learner.ranges()).to_bytes()
+        return sha256_of(self._best)
 
     def _write(self) -> None:
         self.standing = replace(
             self.standing, seconds=self._clock.seconds, core_seconds=self._clock.core_seconds
         )  # fmt: skip
-        # Whoever asks again once it is over needs no learner.
-        state = {} if self.standing.progress.is_over else self._learner.state()
-        data = Checkpoint(self.standing, state).to_bytes(versions_of(self._training.trainer))
+        if self.standing.progress.is_over:
+            self.storage.put(self._best, TRAINED_SUFFIX)
+            # Whoever asks again needs no learner.
+            found = Checkpoint(self.standing, {})
+        else:
+            found = Checkpoint(self.standing, self._learner.state(), self._best)
+        data = found.to_bytes(versions_of(self._training.trainer))
         self.storage.keep(self._training.key, data, CHECKPOINT_SUFFIX)
 
 

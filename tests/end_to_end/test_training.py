@@ -6,10 +6,14 @@ import shutil
 import pytest
 
 from cluster.inprocess import InProcessExecutor
+from orchestrator.cli.sweep import prepared
+from orchestrator.progress import PlainProgress
+from orchestrator.spec import load_spec
+from orchestrator.sweep import Sweep
 from results import queries
 from results.connect import open_database
 from tests.command import quantsweep
-from tests.end_to_end.searching import Told, open_search, rows_of, winner_of
+from tests.end_to_end.searching import Interrupted, Told, open_search, rows_of, winner_of
 
 pytestmark = pytest.mark.usefixtures("no_noise")
 
@@ -85,6 +89,28 @@ def test_an_artifact_that_is_gone_is_made_again_without_training(swept, tmp_path
     again = quantsweep("sweep", spec.parent / "again.yaml", *places, "--address", "in-process", "--json")
     assert again.code == 0 and "update" not in again.err
     assert gone.exists()
+
+
+def test_a_sweep_that_is_interrupted_in_a_training_ends_with_the_same_weights(world, swept, tmp_path):
+    space = "[{scheme: qat_int4, calibration_images: 4, trainer: torch, epochs: 2, learning_rate: 3e-4}]"
+    spec = world.spec("cut", space, training=TRAINING)
+    found = []
+    for name, tasks in (("whole", 1000), ("parts", 7)):
+        folder, interruptions = tmp_path / name, 0
+        folder.mkdir()
+        engine = open_database(str(folder / "results.db"))
+        while not (
+            sweep := Sweep(prepared(load_spec(spec), str(folder / "artifacts")), engine, PlainProgress())
+        ).is_finished:
+            try:
+                sweep.run(Interrupted(tasks))
+            except KeyboardInterrupt:
+                interruptions += 1
+        assert (interruptions > 0) == (tasks < 1000)
+        rows = {row["variant"]: row["artifact_sha256"] for row in queries.leaderboard(engine, sweep.key)}
+        (curve,) = queries.trainings(engine, sweep.key)
+        found.append((rows, curve["best_held_out_loss"], curve["status"]))
+    assert found[0] == found[1]
 
 
 def test_a_study_ends_a_training_that_diverges_and_says_why(world, swept, tmp_path):

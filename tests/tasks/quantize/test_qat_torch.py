@@ -1,6 +1,7 @@
 """Training in torch: its simulation computes what the quantized program does, and whoever resumes it sees no seam."""
 
 import dataclasses
+
 import numpy as np
 import pytest
 import torch

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tasks.errors import DataMistake, TrainingFailed
+from tasks.identity import sha256_of
 from tasks.storage import ArtifactStorage
 from tasks.training import checkpoint, loop
 from tasks.training.learner import Losses, Simulation
@@ -96,7 +97,9 @@ def test_the_first_point_is_before_any_update(storage):
     assert (point.step, point.loss, point.learning_rate, point.images_per_second) == (0, None, None, None)
     assert (progress.best_step, progress.is_over) == (0, False)
     learner = ToyLearner(training_of().detector, training_of().recipe)
-    trained = Trained.from_bytes(storage.get(progress.trained_sha256, TRAINED_SUFFIX), "it")
+    kept = checkpoint.Checkpoint.from_bytes(storage.recall(training_of().key, CHECKPOINT_SUFFIX)).best
+    assert sha256_of(kept) == progress.trained_sha256
+    trained = Trained.from_bytes(kept, "it")
     assert np.array_equal(trained.detector.tensors[TAUGHT], learner.detector().tensors[TAUGHT])
 
 
@@ -317,6 +320,15 @@ def test_a_checkpoint_of_another_format_is_none_and_the_result_the_same(storage,
         patch.setattr(checkpoint, "FORMAT", 0)
         advance(training_of(), storage, 3)
     assert substance(advance(training_of(), storage, END)) == substance(want)
+
+
+def test_only_the_weights_of_the_end_are_left_in_storage(storage, workshop):
+    for point in range(len(POINT_STEPS) - 1):
+        advance(training_of(), storage, point)
+        assert not list(Path(storage.url).rglob(f"*.{TRAINED_SUFFIX}"))
+    progress = advance(training_of(), storage, END)
+    (path,) = Path(storage.url).rglob(f"*.{TRAINED_SUFFIX}")
+    assert path.name == f"{progress.trained_sha256}.{TRAINED_SUFFIX}"
 
 
 def test_the_best_weights_are_made_again_if_they_are_gone(storage, workshop):
