@@ -300,7 +300,7 @@ class Qat(_Static):
     learning_rate: float = 1e-4
     """Peak of the learning rate."""
 
-    distillation_weight: float = 0.5
+    distillation_weight: float = 1.0
     """Share of the float detector's answers in the loss, in [0, 1]; the rest is that of the labels; 1 needs none."""
 
     freeze_point: float = 0.5

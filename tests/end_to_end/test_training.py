@@ -19,14 +19,13 @@ pytestmark = pytest.mark.usefixtures("no_noise")
 
 SPACE = """
   - {scheme: static_int4, toolchain: litert_quantizer, calibration_images: 4}
-  - {scheme: qat_int4, calibration_images: 4, trainer: torch, epochs: 2, learning_rate: 3e-4,
-     distillation_weight: 1}
+  - {scheme: qat_int4, calibration_images: 4, trainer: torch, epochs: 2, learning_rate: 3e-4}
   - {scheme: qat_int8, toolchain: [converter, litert_quantizer], calibration_images: 4, trainer: torch, epochs: 1}
 """
 TRAINING = "{images: train/images, annotations: train/annotations.json, batch_size: 4, points: 2}"
 UNTRAINED = "litert-qat_int4-litert_quantizer-per_channel-cal4-seed0-untrained-t1"
 STATIC = "litert-static_int4-litert_quantizer-per_channel-cal4-seed0-t1"
-TRAINED = "litert-qat_int4-litert_quantizer-per_channel-cal4-seed0-torch-ep2-lr0.0003-distil1-t1"
+TRAINED = "litert-qat_int4-litert_quantizer-per_channel-cal4-seed0-torch-ep2-lr0.0003-t1"
 
 
 @pytest.fixture(scope="module")

@@ -66,15 +66,15 @@ def test_the_recipe_has_the_axes_of_the_scheme_and_the_settings_of_the_spec():
     assert (recipe.epochs, recipe.seed, recipe.batch_size, recipe.optimizer) == (3, 7, 4, "sgd")
     assert (recipe.loss.balance, recipe.augmentation.crop, recipe.patience) == ("focal", 0.0, None)
     assert _schemes(_spec())[1].recipe(**_spec().training.recipe) == Recipe(
-        epochs=2, learning_rate=1e-4, distillation_weight=0.5, freeze_point=0.5
+        epochs=2, learning_rate=1e-4, distillation_weight=1.0, freeze_point=0.5
     )
 
 
 def test_labels_are_needed_unless_only_the_float_detector_teaches():
     head = HEAD.replace(", annotations: train.json", "")
     words = "line 5: qat_int8 learns from labels (0.5 of its loss), and `calibration` has no annotations: give "
-    assert words in _refusal(head=head)
-    assert _schemes(_spec("{scheme: qat_int8, distillation_weight: 1.0}", head=head))
+    assert words in _refusal("{scheme: qat_int8, distillation_weight: 0.5}", head=head)
+    assert _schemes(_spec("{scheme: qat_int8}", head=head))
     assert _schemes(_spec("{scheme: qat_int8, epochs: 0}", head=head))
 
 
