@@ -310,8 +310,7 @@ class TrainingPoint:
     """Updates done."""
 
     held_out_loss: float
-    """On the held-out images, not augmented. Of a quantized detector the distillation loss: how far it is from the
-    float one. Of a float one the detection loss (box_weight * box + score_weight * score)."""
+    """The recipe's total loss on the held-out images, not augmented: of labels, of the float teacher, or of both."""
 
     loss: float | None
     """Total loss of the updates."""

@@ -29,7 +29,7 @@ def why_unpromising(progress: TrainingProgress, others: Iterable[TrainingProgres
 
     Args:
         progress: A training at a point of its learning curve.
-        others: Trainings for the same structure on the same images, however far they are.
+        others: Trainings for the same structure, on the same images, of the same loss, however far they are.
 
     Returns:
         The reason, or None if it may go on.

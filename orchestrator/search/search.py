@@ -242,9 +242,9 @@ class Search:
         return verdict[1]
 
     def _curves(self, candidate: Candidate) -> list[TrainingProgress]:
-        """Learning curves of the other trainings for a candidate's structure."""
+        """Learning curves of the other trainings for a candidate's structure, with the same loss."""
         assert candidate.artifact is not None
-        structure = candidate.artifact.structure_sha256
+        structure, loss = candidate.artifact.structure_sha256, _loss_of(candidate)
         return [
             other.training
             for other in self.candidates
@@ -252,6 +252,7 @@ class Search:
             and other.training is not None
             and other.artifact is not None
             and other.artifact.structure_sha256 == structure
+            and _loss_of(other) == loss
         ]
 
     def _take_trained(self, candidate: Candidate, result: Artifact | Failure) -> None:
@@ -369,6 +370,11 @@ class Search:
         rivals = [rival.ratio for rival in self.feasible if rival is not candidate]
         is_better = candidate.is_feasible and candidate.ratio < min(rivals, default=float("inf"))
         self._since_best = 0 if is_better else self._since_best + (not candidate.ask.is_warm)
+
+
+def _loss_of(candidate: Candidate) -> object:
+    """What the loss of a candidate's training is of."""
+    return candidate.variant.scheme.axes().get("distillation_weight")
 
 
 def _merit(candidate: Candidate) -> tuple[float, float]:

@@ -34,7 +34,7 @@ class KerasLearner(GraphLearner):
             recipe: How it is trained.
             simulation: What is quantized; None trains a float detector.
             ranges: First ranges of activations, for every layer and `image`; needed with a simulation.
-            teacher: The float detector to learn from and to be compared with; `detector` if None.
+            teacher: The float detector to learn from, if the recipe distils; `detector` if None.
 
         Raises:
             QuantizationFailed: If a range is missing.
@@ -42,7 +42,7 @@ class KerasLearner(GraphLearner):
         model = _float_graph(detector) if simulation is None else _simulated_graph(detector, simulation)
         _give_weights(model, detector)
         answers = None
-        if recipe.distillation_weight or simulation is not None:
+        if recipe.distillation_weight:
             answers = _float_graph(teacher or detector)
             _give_weights(answers, teacher or detector)
         super().__init__(model, detector.spec, recipe, answers)

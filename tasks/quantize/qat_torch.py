@@ -39,7 +39,7 @@ class TorchLearner:
             recipe: How it is trained.
             simulation: What is quantized; None trains a float detector.
             ranges: First ranges of activations, for every layer and `image`; needed with a simulation.
-            teacher: The float detector to learn from and to be compared with; `detector` if None.
+            teacher: The float detector to learn from, if the recipe distils; `detector` if None.
 
         Raises:
             QuantizationFailed: If a range is missing, or torchao left out something that is to be quantized.
@@ -63,7 +63,7 @@ class TorchLearner:
             module = self._simulated.graph
         self._module = module
         self._teacher: Any = None
-        if recipe.distillation_weight or simulation is not None:
+        if recipe.distillation_weight:
             self._teacher = TrainableSSDMobileNetV1(teacher or detector).to(self._place, memory_format=layout)
         self._parameters = dict(self._module.named_parameters())
         self._optimizer = _optimizer(self._parameters, recipe)
@@ -73,7 +73,7 @@ class TorchLearner:
         import torch
 
         self._observe(is_observing)
-        losses = self._losses(batch, is_taught=self._recipe.distillation_weight > 0)
+        losses = self._losses(batch)
         self._observe(False)
         self._optimizer.zero_grad()
         losses[-1].backward()
@@ -161,7 +161,7 @@ class TorchLearner:
 
         return torch.from_numpy(pixels).to(self._place).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
 
-    def _losses(self, batch: Batch, is_taught: bool = True) -> "tuple[torch.Tensor, ...]":
+    def _losses(self, batch: Batch) -> "tuple[torch.Tensor, ...]":
         """Returns the fields of `Losses` in their order."""
         import torch
 
@@ -171,7 +171,7 @@ class TorchLearner:
         settings, share = self._recipe.loss, self._recipe.distillation_weight
         box, score = detection_loss(codes, logits, target_codes, target_columns, settings, self._background)
         wanted = settings.box_weight * box + settings.score_weight * score
-        if self._teacher is None or not is_taught:
+        if self._teacher is None:
             return box, score, torch.zeros(()), wanted
         with torch.no_grad():
             teacher_codes, teacher_logits = self._teacher(images)

@@ -91,22 +91,19 @@ class GraphLearner:
 
     def _update(self, is_observing: bool, pixels: Any, codes: Any, columns: Any) -> Any:
         with tf.GradientTape() as tape:
-            is_taught = self._recipe.distillation_weight > 0
-            losses = self._losses_of(pixels, codes, columns, is_observing, is_taught)
+            losses = self._losses_of(pixels, codes, columns, is_observing)
         gradients = tape.gradient(losses[-1], self._model.trainable_variables)
         self._optimizer.apply_gradients(zip(gradients, self._model.trainable_variables, strict=True))
         return losses
 
-    def _losses_of(
-        self, pixels: Any, target_codes: Any, target_columns: Any, is_observing: bool = False, is_taught: bool = True
-    ) -> Any:
+    def _losses_of(self, pixels: Any, target_codes: Any, target_columns: Any, is_observing: bool = False) -> Any:
         """Returns the fields of `Losses` in their order."""
         images = _scaled(pixels)
         codes, logits = self._model(images, training=is_observing)
         settings, share = self._recipe.loss, self._recipe.distillation_weight
         box, score = detection_loss(codes, logits, target_codes, target_columns, settings, self._background)
         wanted = settings.box_weight * box + settings.score_weight * score
-        if self._teacher is None or not is_taught:
+        if self._teacher is None:
             return box, score, tf.zeros(()), wanted
         teacher_codes, teacher_logits = self._teacher(images, training=False)
         distillation = distillation_loss(codes, logits, teacher_codes, teacher_logits, self._background)

@@ -42,7 +42,7 @@ class Losses:
     """Loss of the scores against the labels."""
 
     distillation: float
-    """Loss of boxes and scores against the float teacher's; 0 if it was not asked."""
+    """Loss of boxes and scores against the float teacher's; 0 if there is no teacher."""
 
     total: float
     """What the update makes small: (1 - d) * (box_weight * box + score_weight * score) + d * distillation, d the

@@ -27,8 +27,7 @@ def learner_of(
         recipe: How it is trained.
         simulation: What is quantized; None trains a float detector.
         ranges: First ranges of activations, for every layer and `image`; needed with a simulation.
-        teacher: The float detector to learn from, if the recipe distils, and to be compared with, if something is
-            quantized; `detector` if None.
+        teacher: The float detector to learn from, if the recipe distils; `detector` if None.
 
     Returns:
         The learner.

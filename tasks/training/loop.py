@@ -197,18 +197,15 @@ class _Session:
 
     def _held_out_loss(self, step: int) -> float:
         """The measure that `TrainingPoint.held_out_loss` defines."""
-        settings, total, images = self._training.recipe.loss, 0.0, 0
+        total, images = 0.0, 0
         for batch in self._held_out:
             losses = self._learner.evaluate(batch)
-            labelled = settings.box_weight * losses.box + settings.score_weight * losses.score
-            is_labelled = self._training.simulation is None and self._training.images.is_annotated
-            loss = labelled if is_labelled else losses.distillation
-            if not math.isfinite(loss):
+            if not math.isfinite(losses.total):
                 raise TrainingFailed(
                     f"after {step} of {self._steps} updates the held-out images have losses that are no numbers: "
                     f"{_words(losses)}"
                 )
-            total, images = total + loss * len(batch.pixels), images + len(batch.pixels)
+            total, images = total + losses.total * len(batch.pixels), images + len(batch.pixels)
         return total / images
 
     def _note_best(self) -> str:

@@ -34,4 +34,4 @@ class Training:
     """First ranges of activations."""
 
     teacher: Detector | None = None
-    """The float detector to learn from and to be compared with; the one where it starts if None."""
+    """The float detector to learn from, if the recipe distils; the one where it starts if None."""

@@ -142,8 +142,7 @@ def test_a_step_changes_every_tensor_of_weights(simulation):
     student = learner(simulation, optimizer="sgd", weight_decay=0.0)
     losses = student.evaluate(batch())
     first = student.step(batch(), RATE, is_observing=False)
-    # The teacher is asked for comparisons alone where the recipe does not distil.
-    assert first == dataclasses.replace(losses, distillation=0.0)
+    assert first == losses
     assert first.total == pytest.approx(first.box + first.score)
     trained = student.detector()
     unchanged = [name for name, tensor in trained.tensors.items() if np.array_equal(tensor, DETECTOR.tensors[name])]

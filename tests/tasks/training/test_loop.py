@@ -17,7 +17,7 @@ from tasks.errors import DataMistake, TrainingFailed
 from tasks.identity import sha256_of
 from tasks.storage import ArtifactStorage
 from tasks.training import checkpoint, loop
-from tasks.training.learner import Losses, Simulation
+from tasks.training.learner import Losses
 from tasks.training.loop import CHECKPOINT_SUFFIX, advance
 from tasks.training.trained import TRAINED_SUFFIX, Trained
 from tasks.types import TrainingProgress
@@ -25,8 +25,6 @@ from tests.tasks.training.toy_learner import TAUGHT, ToyBatches, ToyLearner, tra
 
 END = 99
 UPDATES, POINT_STEPS = 24, (0, 4, 8, 12, 16, 20, 24)
-
-SIMULATION = Simulation(8, 8, is_per_channel=True, is_symmetric=False)
 
 
 class Killed(BaseException):
@@ -113,18 +111,15 @@ def test_losses_of_a_point_are_means_over_the_updates_since_the_one_before(stora
     assert point.learning_rate == training.recipe.learning_rate_at(7, UPDATES)
 
 
-@pytest.mark.parametrize(("is_annotated", "simulation"), [(True, None), (False, None), (True, SIMULATION)])
-def test_the_held_out_loss_is_that_of_detection_for_float_detectors_and_of_distillation_for_others(
-    storage, is_annotated, simulation
-):
-    training = replace(training_of(is_annotated=is_annotated, distillation_weight=1.0), simulation=simulation)
+@pytest.mark.parametrize("distillation_weight", [0.0, 0.3, 1.0])
+def test_the_held_out_loss_is_the_mean_over_images_of_what_the_recipe_makes_small(storage, distillation_weight):
+    training = training_of(distillation_weight=distillation_weight)
     training = replace(training, recipe=replace(training.recipe, loss=replace(training.recipe.loss, score_weight=3.0)))
     learner = ToyLearner(training.detector, training.recipe)
     first, second = ToyBatches(training.images, None, training.recipe).held_out()
 
     def measure(losses: Losses) -> float:
-        is_of_labels = is_annotated and simulation is None
-        return losses.box + 3 * losses.score if is_of_labels else losses.distillation
+        return losses.total
 
     want = (5 * measure(learner.evaluate(first)) + 2 * measure(learner.evaluate(second))) / 7
     assert advance(training, storage, 0).points[0].held_out_loss == pytest.approx(want, rel=1e-12)
@@ -287,7 +282,7 @@ def test_a_loss_that_is_no_number_fails_and_names_update_and_losses_and_the_chec
 def test_held_out_losses_that_are_no_numbers_fail_too(storage, workshop):
     class Blind(ToyLearner):
         def evaluate(self, batch):
-            return replace(super().evaluate(batch), score=math.inf)
+            return replace(super().evaluate(batch), score=math.inf, total=math.inf)
 
     workshop.learner = Blind
     with pytest.raises(TrainingFailed, match=r"after 0 of 24 updates the held-out images .* score inf"):
