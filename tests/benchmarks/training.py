@@ -1,9 +1,9 @@
 """What training gains over post-training quantization, and what it costs: the tables of docs/training.md.
 
 Run: `python -m tests.benchmarks.training demo|real [--epochs N] [--rate R] [--seeds 0 1 2] [--write docs/training.md]`.
-"Recovered" is the share of what post-training quantization with the same ranges of weights loses. `demo` is the built-in
-detector on synthetic scenes, trained on 512 of them; `real` is the real detector, trained on the 208 labelled images of
-QUANTSWEEP_REFERENCE_DATA.
+"Recovered" is the share of what post-training quantization with the same ranges of weights loses. `demo` is the
+built-in detector on synthetic scenes, trained on 512 of them; `real` is the real detector, trained on the 208 labelled
+images of QUANTSWEEP_REFERENCE_DATA.
 """
 
 import argparse
