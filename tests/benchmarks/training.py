@@ -111,6 +111,8 @@ def main() -> None:
     parser.add_argument("--schemes", nargs="+", default=list(SCHEMES))
     parser.add_argument("--granularity", default="per_tensor")
     parser.add_argument("--trainers", nargs="+", default=["keras", "torch"])
+    parser.add_argument("--algorithms", nargs="+", help="ranges of 4-bit weights that trainings start from")
+    parser.add_argument("--address", default="local", help="as of quantsweep sweep; in-process leaves a core to others")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", default="1e-3")
@@ -119,9 +121,11 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     parser.add_argument("--keep", type=Path, help="copy the database here")
     arguments = parser.parse_args()
+    if arguments.algorithms:
+        ALGORITHMS["qat_int4"] = arguments.algorithms
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _folder(arguments.subject) as folder:
-        rows = swept(folder, spec_of(arguments.subject, arguments))
+        rows = swept(folder, spec_of(arguments.subject, arguments), "--address", arguments.address)
         trainings = json.loads(quantsweep("results", "trainings", "--json", *places(folder)[:2]))
         if arguments.keep:
             arguments.keep.write_bytes((folder / "results.db").read_bytes())

@@ -63,19 +63,20 @@ def _joined(data: Path) -> dict[str, Any]:
     return {"images": list(images.values()), "annotations": annotations, "categories": found[0]["categories"]}
 
 
-def swept(folder: Path, spec: str) -> list[dict[str, Any]]:
+def swept(folder: Path, spec: str, *options: str) -> list[dict[str, Any]]:
     """Runs a sweep in a folder of `zoo_folder`, with the database and artifacts of earlier ones there.
 
     Args:
         folder: The folder.
         spec: Text of the spec.
+        *options: Further options of the command.
 
     Returns:
         Rows of the leaderboard.
     """
     path = folder / "spec.yaml"
     path.write_text(spec)
-    rows: list[dict[str, Any]] = json.loads(quantsweep("sweep", str(path), *places(folder), "--json"))
+    rows: list[dict[str, Any]] = json.loads(quantsweep("sweep", str(path), *places(folder), *options, "--json"))
     return rows
 
 
