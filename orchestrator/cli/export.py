@@ -122,6 +122,7 @@ def _provenance(engine: "Engine", subject: "Subject", sweep: str | None, model: 
             "seed": found["calibration_seed"],
             "dataset_fingerprint": sweep_provenance.get("calibration") if found["calibration_images"] else None,
         },
+        "training": _beneath(found, "training") or None,
         "postprocessing": {name: found.get(f"evaluation.postprocessing.{name}", defaults[name]) for name in defaults},
         "accuracy": {
             "dataset": found["dataset"],

@@ -67,6 +67,21 @@ def test_toolchains_share_a_training(swept):
     assert "training qat_int4-" in said and "update 4 of 4" in said
 
 
+def test_a_dry_run_counts_the_trainings_that_are_left(world, swept, tmp_path):
+    _, _, _, (spec, *places) = swept
+    new = quantsweep("sweep", spec, "--db", tmp_path / "new.db", "--dry-run")
+    assert "2 trainings of 6 updates in all, if none ends early" in new.out
+    assert "trainings" not in quantsweep("sweep", spec, *places, "--dry-run").out
+
+
+def test_what_is_exported_says_how_it_was_trained(swept, tmp_path):
+    _, _, _, (_, *places) = swept
+    outcome = quantsweep("export", TRAINED, "--out", tmp_path / "out", *places[:4])
+    assert outcome.code == 0, outcome.err
+    made = json.loads((tmp_path / "out" / "provenance.json").read_text())["training"]
+    assert (made["trainer"], made["recipe.epochs"], made["device"]) == ("torch", 2, "cpu")
+
+
 def test_a_second_run_trains_nothing(swept):
     _, rows, _, arguments = swept
     again = quantsweep("sweep", *arguments, "--json")

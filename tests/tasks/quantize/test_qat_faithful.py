@@ -70,17 +70,25 @@ def outputs(scheme: Scheme, data: bytes, pixels: np.ndarray) -> Outputs:
         session.close()
 
 
-@pytest.mark.parametrize("trainer", ["keras", "torch"])
+SCHEMES = [
+    *(replace(scheme, granularity=name) for scheme in (INT8, INT4) for name in ("per_channel", "per_tensor")),
+    replace(INT8, toolchain="converter"),
+    replace(INT8, symmetry="symmetric", keep_float=FIRST),
+    ONNX,
+]
+QUICK = [("torch", replace(INT8, toolchain="converter")), ("keras", replace(INT4, granularity="per_tensor"))]
+
+
+def _case(trainer: str, scheme: Any) -> Any:
+    words = (trainer, scheme.name, scheme.toolchain, scheme.granularity, scheme.symmetry, scheme.keep_float)
+    return pytest.param(
+        trainer, scheme, id="-".join(words), marks=() if (trainer, scheme) in QUICK else pytest.mark.slow
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "scheme",
-    [
-        *(replace(scheme, granularity=name) for scheme in (INT8, INT4) for name in ("per_channel", "per_tensor")),
-        replace(INT8, toolchain="converter"),
-        replace(INT8, symmetry="symmetric", keep_float=FIRST),
-        ONNX,
-    ],
-    ids=lambda scheme: f"{scheme.name}-{scheme.toolchain}-{scheme.granularity}-{scheme.symmetry}-{scheme.keep_float}",
-)  # fmt: skip
+    ("trainer", "scheme"), [_case(trainer, scheme) for trainer in ("keras", "torch") for scheme in SCHEMES]
+)
 def test_artifacts_compute_what_training_simulates(
     trainer: str,
     scheme: Any,
@@ -102,6 +110,7 @@ def test_artifacts_compute_what_training_simulates(
         assert np.abs(one - simulation).mean() < 0.2 * np.abs(one - real).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [replace(INT4, granularity=name) for name in ("per_channel", "per_tensor")])
 @pytest.mark.parametrize("axes", [{"granularity": None}, {"weights": 8}], ids=["other granularity", "other bits"])
 def test_another_simulation_is_further_off(
