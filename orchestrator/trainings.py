@@ -77,7 +77,11 @@ class Trainings:
         """
         key = self._plan.training_key(scheme)
         known = self._known(key)
-        if isinstance(known, Failure) or (known is not None and known.is_over):
+        if isinstance(known, Failure):
+            then(known)
+            return
+        if known is not None and known.is_over:
+            watch(known)
             then(known)
             return
         is_new = key not in self._runs
@@ -119,8 +123,8 @@ class Trainings:
             self._end(run, result)
             return
         self._observer.trained(scheme_label(run.scheme), result)
-        reasons = [watch(result) for watch, _ in run.waiting] if not result.is_over else [None]
-        because = next((each for each in reasons if each), None) if all(reasons) else None
+        reasons = [watch(result) for watch, _ in run.waiting]
+        because = reasons[0] if all(reasons) and not result.is_over else None
         self._put(run, result, because)
         if result.is_over:
             self._end(run, result)
