@@ -121,7 +121,15 @@ def _names(categories: dict[int, str]) -> str:
 class FineTuning:
     """One fine-tuning, with its checkpoints in a folder of its own."""
 
-    def __init__(self, start: Start, dataset: Dataset, trainer: Trainer, recipe: Recipe, checkpoints: Path) -> None:
+    def __init__(
+        self,
+        start: Start,
+        dataset: Dataset,
+        trainer: Trainer,
+        recipe: Recipe,
+        checkpoints: Path,
+        is_from_scratch: bool = False,
+    ) -> None:
         """Reads the images' boxes, and every file once, since the key of the training names their content.
 
         Args:
@@ -130,17 +138,20 @@ class FineTuning:
             trainer: The framework.
             recipe: How.
             checkpoints: Folder of checkpoints; this training makes its own within.
+            is_from_scratch: Whether only the architecture of the start counts.
 
         Raises:
             UserMistake: If that folder cannot be made, or there is nothing to learn from.
         """
-        self.start, self.trainer, self.recipe = start, trainer, recipe
+        self.start, self.trainer, self.recipe, self.is_from_scratch = start, trainer, recipe, is_from_scratch
         self.images: TrainingSet = training_set(dataset, start.detector.spec)
         key = key_of(
             "fine-tuning", start.detector.sha256, trainer, recipe, self.images.fingerprint, PREPROCESSING,
-            versions_of(trainer),
+            versions_of(trainer), *(("from scratch",) if is_from_scratch else ()),
         )  # fmt: skip
-        self._training = Training(key, trainer, start.detector, recipe, self.images)
+        self._training = Training(
+            key, trainer, start.detector, recipe, self.images, is_from_scratch=is_from_scratch
+        )  # fmt: skip
         self.folder = checkpoints / key[:12]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -280,6 +291,7 @@ def record_of(
     return {
         "detector_sha256": tuning.detector(progress).sha256,
         "started_from_sha256": origin.sha256,
+        "from_scratch": tuning.is_from_scratch,
         "classes": tuning.start.because,
         "trainer": tuning.trainer,
         "recipe": asdict(tuning.recipe),

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 DEMO = "demo"
 """What stands for the built-in detector."""
 
-RATE_OF_KEPT, RATE_OF_NEW = 1e-5, 3e-4
-"""Learning rates where nobody says: of a detector that keeps its class heads, and of one with new ones. At 1e-4 the
-real detector loses .1 AP in 18 updates, while its loss on held-out images falls to half."""
+RATE_OF_KEPT, RATE_OF_NEW, RATE_FROM_SCRATCH = 1e-5, 3e-4, 3e-3
+"""Learning rates where nobody says: of a detector that keeps its class heads, of one with new ones, and of one that
+knows nothing. At 1e-4 the real detector loses .1 AP in 18 updates, while its loss on held-out images falls to half."""
 
 
 def train(
@@ -33,14 +33,20 @@ def train(
     epochs: Annotated[int, typer.Option(help="How often each image is seen.")] = 10,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="Peak: after a warm-up, a cosine down to 0; 1e-5 unless given, 3e-4 with new class heads."),
+        typer.Option(
+            help="Peak: after a warm-up, a cosine down to 0; 1e-5 unless given, 3e-4 with new class heads, 3e-3 from "
+            "scratch."
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images an update.")] = 8,
     optimizer: Annotated[Literal["adamw", "sgd"], typer.Option(help="Who makes updates of gradients.")] = "adamw",
     balance: Annotated[
-        Literal["hard_negatives", "focal"],
-        typer.Option(help="How many background anchors count: 3 an object, or all by how surprising they are."),
-    ] = "hard_negatives",
+        Literal["hard_negatives", "focal"] | None,
+        typer.Option(
+            help="How many background anchors count: 3 an object (the default), or all by how surprising they are (the "
+            "default from scratch: a loss that means nothing yet ranks nothing)."
+        ),
+    ] = None,
     distillation: Annotated[
         float, typer.Option(help="Share of the first detector's answers in the loss, 0 to 1, against forgetting.")
     ] = 0.0,
@@ -60,6 +66,12 @@ def train(
             "if there is a category that the detector does not know."
         ),
     ] = "auto",
+    from_scratch: Annotated[
+        bool,
+        typer.Option(
+            "--from-scratch", help="Take the detector's architecture alone, and train new weights (with keras)."
+        ),
+    ] = False,
     trainer: Annotated[
         Literal["keras", "torch"], typer.Option(help="Framework that trains; the result is the same kind of file.")
     ] = "keras",
@@ -97,15 +109,23 @@ def train(
         --evaluate-images photos/val --evaluate-annotations photos/val.json
 
       quantsweep study SPEC     (with the line `detector: mine.safetensors`)
+
+    With --from-scratch, only the detector's architecture is taken; expect to need
+    thousands of images and some hundred epochs.
     """
     from tasks.errors import UserMistake
 
     if out.exists() and not force:
         raise UserMistake(f"{out} exists; name another file with --out, or replace it with --force")
+    if from_scratch and (trainer != "keras" or distillation):
+        raise UserMistake(
+            "--from-scratch trains with keras, and has no detector to learn from; choices: --trainer keras, and "
+            "--distillation 0"
+        )
     recipe = _recipe(
-        augment, balance, epochs=epochs, learning_rate=RATE_OF_KEPT if learning_rate is None else learning_rate,
-        batch_size=batch_size, optimizer=optimizer, distillation_weight=distillation, held_out=held_out,
-        patience=patience, seed=seed,
+        augment, balance or ("focal" if from_scratch else "hard_negatives"), epochs=epochs,
+        learning_rate=RATE_OF_KEPT if learning_rate is None else learning_rate, batch_size=batch_size,
+        optimizer=optimizer, distillation_weight=distillation, held_out=held_out, patience=patience, seed=seed,
     )  # fmt: skip
     _refuse_missing(trainer)
     _prepare_environment(trainer, threads)
@@ -121,12 +141,12 @@ def train(
             f"--distillation {distillation:g} needs a detector that knows the classes, but its class heads are "
             f"{start.because}; choices: --distillation 0, or --classes keep"
         )
-    if start.has_new_classes and learning_rate is None:
-        recipe = replace(recipe, learning_rate=RATE_OF_NEW)
+    if learning_rate is None and (from_scratch or start.has_new_classes):
+        recipe = replace(recipe, learning_rate=RATE_FROM_SCRATCH if from_scratch else RATE_OF_NEW)
     if evaluation is not None:
         _note_unscored(evaluation, start.detector)
     checkpoints = out.with_name(f"{out.name}.training")
-    tuning = FineTuning(start, dataset, trainer, recipe, checkpoints)
+    tuning = FineTuning(start, dataset, trainer, recipe, checkpoints, from_scratch)
     with library_messages_in(tuning.folder / "libraries.log"):
         progress = _run(tuning)
         _finish(tuning, progress, first, evaluation, out, detector)
@@ -216,7 +236,8 @@ def _run(tuning: "FineTuning") -> "TrainingProgress":
     from orchestrator.training_view import open_training_view
 
     held_out = tuning.recipe.held_out_images(len(tuning.images))
-    typer.echo(f"classes {tuning.start.because}", err=True)
+    classes = "all weights are new" if tuning.is_from_scratch else f"classes {tuning.start.because}"
+    typer.echo(classes, err=True)
     typer.echo(f"{len(tuning.images)} images, {held_out} of them held out; checkpoints in {tuning.folder}", err=True)
     try:
         with closing(open_training_view(tuning.steps, tuning.images_per_update)) as view:
@@ -241,7 +262,7 @@ def _finish(
     scores: dict[str, Any] | None = None
     if evaluation is not None:
         typer.echo(f"scoring on {len(evaluation)} images", err=True)
-        before = None if tuning.start.has_new_classes else scored(first, evaluation)
+        before = None if tuning.start.has_new_classes or tuning.is_from_scratch else scored(first, evaluation)
         scores = {"images": len(evaluation), "before": before, "after": scored(trained, evaluation)}
     record = {"started_from": Path(name).name, **record_of(tuning, progress, first, scores)}
     place = write_result(out, trained, record)

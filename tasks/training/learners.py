@@ -18,6 +18,7 @@ def learner_of(
     simulation: Simulation | None = None,
     ranges: Ranges | None = None,
     teacher: Detector | None = None,
+    is_from_scratch: bool = False,
 ) -> Learner:
     """Makes a learner.
 
@@ -28,10 +29,21 @@ def learner_of(
         simulation: What is quantized; None trains a float detector.
         ranges: First ranges of activations, for every layer and `image`; needed with a simulation.
         teacher: The float detector to learn from, if the recipe distils; `detector` if None.
+        is_from_scratch: Whether to draw first weights for the detector's architecture; with Keras alone, nothing
+            quantized and no teacher.
 
     Returns:
         The learner.
+
+    Raises:
+        ValueError: If something else is asked for from scratch.
     """
+    if is_from_scratch:
+        if trainer != "keras" or simulation is not None or recipe.distillation_weight:
+            raise ValueError("from scratch, a float detector is trained with Keras, from labels alone")
+        from tasks.detector.scratch_learner import ScratchLearner
+
+        return ScratchLearner(detector.spec, recipe)
     if trainer == "keras":
         from tasks.quantize.qat_keras import KerasLearner
 

@@ -106,6 +106,7 @@ class _Session:
             training.simulation,
             training.ranges,
             training.teacher,
+            training.is_from_scratch,
         )
         self._steps = training.recipe.steps(len(training.images))
         self._marks = frozenset(training.recipe.point_steps(len(training.images)))

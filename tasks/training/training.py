@@ -35,3 +35,6 @@ class Training:
 
     teacher: Detector | None = None
     """The float detector to learn from, if the recipe distils; the one where it starts if None."""
+
+    is_from_scratch: bool = False
+    """Whether only the architecture of `detector` counts, and training starts from first weights of chance."""

@@ -35,7 +35,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> list[ToyLearner]:
     """Toys in place of learners; the list of those that were made. The environment is put back afterwards."""
     made: list[ToyLearner] = []
 
-    def learner_of(trainer, detector, recipe, simulation, ranges, teacher) -> ToyLearner:
+    def learner_of(trainer, detector, recipe, *rest) -> ToyLearner:
         made.append(Pixels(detector, recipe))
         return made[-1]
 
@@ -304,6 +304,14 @@ def test_new_class_heads_learn_faster_unless_somebody_says(given, sets):
     assert rates == [command.RATE_OF_KEPT, command.RATE_OF_NEW, 1e-3]
 
 
+def test_from_scratch_all_weights_are_new_and_learn_by_focal_loss(given, sets):
+    outcome, place = trained(given, sets, "--from-scratch", *evaluated_on(sets / "val"))
+    assert outcome.code == 0 and "all weights are new" in outcome.err
+    made = record(place)
+    assert (made["from_scratch"], made["evaluation"]["before"]) == (True, None)
+    assert (made["recipe"]["learning_rate"], made["recipe"]["loss"]["balance"]) == (command.RATE_FROM_SCRATCH, "focal")
+
+
 def test_a_fallen_score_is_pointed_at(given, sets, monkeypatch):
     scores = iter([{"ap": 0.3}, {"ap": 0.2}])
     monkeypatch.setattr(fine_tuning, "scored", lambda detector, dataset: next(scores))
@@ -388,6 +396,8 @@ def test_classes_of_evaluation_images_that_the_detector_lacks_are_named(given, s
         (("--seed", -1), "--seed is -1; it must be at least 0"),
         (("--threads", 0), "--threads is 0; choices: 1 to "),
         (("--classes", "new", "--distillation", 0.5), "--distillation 0.5 needs a detector that knows the classes"),
+        (("--from-scratch", "--trainer", "torch"), "--from-scratch trains with keras, and has no detector to learn"),
+        (("--from-scratch", "--distillation", 0.5), "--from-scratch trains with keras, and has no detector to learn"),
         (("--evaluate-images", "somewhere"), "--evaluate-images and --evaluate-annotations belong together"),
     ],
 )
@@ -443,7 +453,7 @@ def test_help_offers_what_trainers_and_recipes_know():
     hints = get_type_hints(command.train)
     assert get_args(hints["trainer"]) == TRAINERS
     assert get_args(hints["optimizer"]) == get_args(Optimizer)
-    assert get_args(hints["balance"]) == get_args(Balance)
+    assert get_args(get_args(hints["balance"])[0]) == get_args(Balance)
     assert get_args(hints["classes"]) == get_args(fine_tuning.Classes)
 
 
@@ -460,10 +470,10 @@ def test_help_teaches_and_loads_no_heavy_library():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", TRAINERS)
-def test_a_real_training_that_is_killed_ends_with_the_bytes_of_an_undisturbed_one(trainer, sets, tmp_path):
+@pytest.mark.parametrize("options", [("--trainer", "keras"), ("--trainer", "torch"), ("--from-scratch",)])
+def test_a_real_training_that_is_killed_ends_with_the_bytes_of_an_undisturbed_one(options, sets, tmp_path):
     def start(out: str) -> subprocess.Popen:
-        words = ["train", "demo", *on(sets / "train"), "--out", tmp_path / out, *FAST, "--trainer", trainer]
+        words = ["train", "demo", *on(sets / "train"), "--out", tmp_path / out, *FAST, *options]
         arguments = [sys.executable, "-m", "orchestrator.cli.main", *map(str, words), "--epochs", "6"]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         return subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)

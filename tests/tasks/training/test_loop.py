@@ -39,7 +39,7 @@ class Workshop:
         self.on_step: Callable[[int], None] = lambda updates: None
         self.learner: type[ToyLearner] = ToyLearner
 
-    def learner_of(self, trainer, detector, recipe, simulation, ranges, teacher) -> ToyLearner:
+    def learner_of(self, trainer, detector, recipe, *rest) -> ToyLearner:
         self.made += 1
         return self.learner(detector, recipe, lambda updates: self.on_step(updates))
 
