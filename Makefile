@@ -60,6 +60,7 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.equalization
 	$(BIN)/python -m tests.benchmarks.quantization_table
 	$(BIN)/python -m tests.benchmarks.cross_runtime
+	$(BIN)/python -m tests.benchmarks.training demo
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
