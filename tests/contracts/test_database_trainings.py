@@ -142,7 +142,7 @@ def test_what_a_training_bought_is_beside_what_it_cost(store: Store, engine: Eng
     row = rows_by_variant(engine)[samples.KERAS.label]
     told = {
         "sweep": "trained", "runtime": "litert", "scheme": "qat_int8", "trainer": "keras", "epochs": 10,
-        "learning_rate": 1e-4, "distillation_weight": 0.5, "freeze_point": 0.5, "training_seed": 0, "threads": 1,
+        "learning_rate": 1e-4, "distillation_weight": 1.0, "freeze_point": 0.5, "training_seed": 0, "threads": 1,
         "status": "finished", "stopped_because": None, "device": "cpu", "images": 208, "held_out_images": 21,
         "steps": 30, "step": 30, "best_step": 20, "first_held_out_loss": 4.0, "best_held_out_loss": 2.0,
         "seconds": 900.0, "core_seconds": 1800.0, "core_hours": 0.5, "ap": 0.46, "untrained_ap": 0.40,

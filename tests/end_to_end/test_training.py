@@ -117,7 +117,7 @@ def test_a_sweep_that_is_interrupted_in_a_training_ends_with_the_same_weights(wo
             sweep := Sweep(prepared(load_spec(spec), str(folder / "artifacts")), engine, PlainProgress())
         ).is_finished:
             try:
-                sweep.run(Interrupted(tasks))
+                sweep.run(Interrupted(tasks + interruptions))
             except KeyboardInterrupt:
                 interruptions += 1
         assert (interruptions > 0) == (tasks < 1000)

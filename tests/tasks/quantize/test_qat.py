@@ -269,7 +269,7 @@ def test_each_trainer_serves_each_toolchain_and_its_packages_are_named() -> None
     ("scheme", "reason"),
     [
         (replace(INT4, weight_algorithm="oscar"), "training rounds weights to the nearest integer of their range"),
-        (replace(INT4, weight_algorithm="octav"), "training rounds weights to the nearest integer of their range"),
+        (replace(INT4, weight_algorithm="oscar"), "training rounds weights to the nearest integer of their range"),
         (replace(LIBRARY, transform="clustered_16"), "training would undo clustered and binary weights"),
         (replace(TORCH, transform="equalized"), "moves no caps of equalized ones"),
         (replace(INT8, symmetry="symmetric"), "TFLiteConverter always chooses the zero points"),
