@@ -58,7 +58,7 @@ def test_simulated_detectors_agree(simulation):
         assert keras.ranges()[name] == pytest.approx(range_, abs=2e-3)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", pytest.param("adamw", marks=pytest.mark.slow)])
 def test_float_detectors_learn_the_same(optimizer):
     keras, torch = learners(None, dataclasses.replace(RECIPE, optimizer=optimizer))
     for step, rate in enumerate((RATE, RATE / 2, 0.0, RATE)):

@@ -249,6 +249,7 @@ def test_a_training_taken_up_again_ends_with_the_same_weights_and_ranges(detecto
     check_that_asking_changes_nothing(second, states[2], detector)
 
 
+@pytest.mark.slow
 def test_keras_and_torch_start_from_the_same_losses_and_ranges(detector: Detector, ranges: Ranges) -> None:
     pytest.importorskip("torchao")
     from tasks.quantize.qat_torch import TorchLearner

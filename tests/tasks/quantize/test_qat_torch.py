@@ -149,8 +149,15 @@ def test_a_step_changes_every_tensor_of_weights(simulation):
     assert not unchanged
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 1e-3), ("sgd", 1e-2)])
-@pytest.mark.parametrize("simulation", [None, INT8])
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "simulation"),
+    [
+        ("adamw", 1e-3, None),
+        ("sgd", 1e-2, None),
+        ("adamw", 1e-3, INT8),
+        pytest.param("sgd", 1e-2, INT8, marks=pytest.mark.slow),
+    ],
+)
 def test_updates_lower_the_loss_of_a_batch_that_comes_again(optimizer, rate, simulation):
     student = learner(simulation, optimizer=optimizer)
     before = student.evaluate(batch()).total
