@@ -12,6 +12,8 @@ from tasks.training.learner import Learner, Simulation
 from tasks.training.recipe import Recipe
 from tests.tasks.quantize.test_qat_torch import DETECTOR, RANGES, batch
 
+pytestmark = pytest.mark.slow
+
 RATE = 1e-2
 RECIPE = Recipe(epochs=1, learning_rate=RATE, optimizer="sgd", weight_decay=0.01, distillation_weight=0.5)
 # Over exactly [-1, 1] each pixel lies halfway between two integers, and the last bit of a float32 chooses.
@@ -41,7 +43,7 @@ def difference(ones: Learner, others: Learner) -> float:
     return norm({name: one[name] - other[name] for name in one}) / norm(other)
 
 
-@pytest.mark.parametrize("simulation", [INT8, pytest.param(INT4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("simulation", [INT8, INT4])
 def test_simulated_detectors_agree(simulation):
     keras, torch = learners(simulation)
     pixels = batch(4).pixels
@@ -58,7 +60,7 @@ def test_simulated_detectors_agree(simulation):
         assert keras.ranges()[name] == pytest.approx(range_, abs=2e-3)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", pytest.param("adamw", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_float_detectors_learn_the_same(optimizer):
     keras, torch = learners(None, dataclasses.replace(RECIPE, optimizer=optimizer))
     for step, rate in enumerate((RATE, RATE / 2, 0.0, RATE)):
@@ -67,7 +69,7 @@ def test_float_detectors_learn_the_same(optimizer):
     assert difference(keras, torch) < 1e-3
 
 
-@pytest.mark.parametrize("simulation", [INT4, pytest.param(INT8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("simulation", [INT4, INT8])
 def test_updates_are_equal_to_rounding_where_no_border_decides(simulation):
     kept = frozenset(layer.name for layer in layers(DETECTOR.spec) if not layer.name.startswith(LATE))
     keras, torch = learners(dataclasses.replace(simulation, kept_float=kept))
