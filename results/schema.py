@@ -166,7 +166,7 @@ CURVE: tuple[tuple[str, Any, str, bool], ...] = (
     (
         "held_out_loss",
         Double,
-        "Loss on held-out training images, not augmented; the same measure for every recipe",
+        "Total loss of the recipe on held-out training images, not augmented",
         False,
     ),
     ("loss", Double, "Mean total loss of the updates since the point before; NULL at the first point", True),

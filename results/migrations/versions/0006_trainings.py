@@ -422,7 +422,7 @@ def _columns_of_training_points() -> Iterator[sa.Column]:
         "held_out_loss",
         sa.Double(),
         nullable=False,
-        comment="Loss on held-out training images, not augmented; the same measure for every recipe",
+        comment="Total loss of the recipe on held-out training images, not augmented",
     )
     yield sa.Column(
         "loss",
