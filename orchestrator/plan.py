@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.demo import demo_calibration, demo_evaluation, demo_training
+from orchestrator.settings import ImageSet
 from orchestrator.space import REFERENCE
-from orchestrator.spec import ImageSet, Spec
+from orchestrator.spec import Spec
 from tasks.coco.dataset import Dataset, calibration_order, load_dataset, refuse_overlap
 from tasks.coco.image_file import ImageFile
 from tasks.coco.preprocess import PREPROCESSING

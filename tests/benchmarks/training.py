@@ -33,12 +33,14 @@ def spec_of(subject: str, arguments: argparse.Namespace) -> str:
     distillation = ", ".join(map(str, arguments.distillation))
     images = "images: pool, annotations: pool.json, " if subject == "real" else ""
     axes = f"toolchain: litert_quantizer, granularity: {arguments.granularity}"
+    epochs = arguments.epochs * len(arguments.trainers) if len(arguments.epochs) == 1 else arguments.epochs
     trained = "".join(
         f"""
   - {{runtime: litert, scheme: {scheme}, {axes}, weight_algorithm: [{", ".join(ALGORITHMS[scheme])}],
-     trainer: [{", ".join(arguments.trainers)}], epochs: {arguments.epochs}, learning_rate: {arguments.rate},
+     trainer: {trainer}, epochs: {number}, learning_rate: {arguments.rate},
      distillation_weight: [{distillation}], training_seed: {list(arguments.seeds)}}}"""
         for scheme in arguments.schemes
+        for trainer, number in zip(arguments.trainers, epochs, strict=True)
     )
     return f"""
 name: training-{subject}
@@ -113,12 +115,13 @@ def main() -> None:
     parser.add_argument("--trainers", nargs="+", default=["keras", "torch"])
     parser.add_argument("--algorithms", nargs="+", help="ranges of 4-bit weights that trainings start from")
     parser.add_argument("--address", default="local", help="as of quantsweep sweep; in-process leaves a core to others")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, nargs="+", default=[10], help="of all trainers, or of each of them")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", default="1e-3")
     parser.add_argument("--distillation", nargs="+", type=float, default=[1.0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--table", default="per tensor", help="name of the table in the document")
     parser.add_argument("--keep", type=Path, help="copy the database here")
     arguments = parser.parse_args()
     if arguments.algorithms:
@@ -132,7 +135,7 @@ def main() -> None:
     found = table(rows, trainings)
     print(found)
     if arguments.write:
-        name = f"{arguments.subject}: per tensor"
+        name = f"{arguments.subject}: {arguments.table}"
         arguments.write.write_text(replaced(arguments.write.read_text(), name, found))
 
 

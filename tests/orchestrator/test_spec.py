@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.demo import demo_spec, example_spec, example_study
+from orchestrator.settings import StudySettings
 from orchestrator.space import REFERENCE
-from orchestrator.spec import FIND_BEST, STUDY, StudySettings, load_spec, parse_spec, refuse_aimless, with_study
+from orchestrator.spec import FIND_BEST, STUDY, load_spec, parse_spec, refuse_aimless, with_study
 from tasks.errors import SpecMistake
 from tasks.quantize.schemes import DynamicInt8, Float16, StaticInt8
 
