@@ -1,9 +1,9 @@
 """Showing how a sweep goes: a live view on a terminal, plain lines elsewhere."""
 
 import sys
-import time
 from typing import TYPE_CHECKING, Protocol
 
+from orchestrator.sweep_clock import SweepClock, seconds_left
 from tasks.types import Accuracy, Failure, Latency, TrainingProgress, Variant
 
 if TYPE_CHECKING:
@@ -22,8 +22,14 @@ class Observer(Protocol):
     def inferred(self, images: int) -> None:
         """So many more images went through a variant."""
 
+    def will_train(self, name: str) -> None:
+        """A training waits for its turn."""
+
     def trained(self, name: str, progress: TrainingProgress) -> None:
         """A training has reached a point of its learning curve."""
+
+    def ended_training(self, name: str) -> None:
+        """A training is over, or has failed, or was ended."""
 
     def settled(
         self, variant: Variant, accuracy: Accuracy | None, latency: Latency | None, failure: Failure | None
@@ -36,7 +42,7 @@ class PlainProgress:
 
     def __init__(self) -> None:
         """Starts the clock."""
-        self._clock = _Clock()
+        self._clock = SweepClock()
 
     def began(self, variants: int, settled: int, images: int) -> None:
         """Says how much there is to do; see `Observer`."""
@@ -52,8 +58,17 @@ class PlainProgress:
         """Counts images."""
         self._clock.images += images
 
+    def will_train(self, name: str) -> None:
+        """Counts a training; see `Observer`."""
+        self._clock.trainings.await_training(name)
+
+    def ended_training(self, name: str) -> None:
+        """Counts it no longer; see `Observer`."""
+        self._clock.trainings.forget(name)
+
     def trained(self, name: str, progress: TrainingProgress) -> None:
         """Says how far a training is; see `Observer`."""
+        self._clock.trainings.note(name, progress)
         self._say(f"training {name}: {training_line(progress)}")
 
     def settled(
@@ -84,7 +99,7 @@ class LiveProgress:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        self._clock = _Clock()
+        self._clock = SweepClock()
         self._progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
             TextColumn("variants"), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(),
@@ -107,9 +122,18 @@ class LiveProgress:
         self._clock.images += images
         self._progress.update(self._bar, description="sweeping", rate=f"{self._clock.rate():.0f} images/s")
 
+    def will_train(self, name: str) -> None:
+        """Counts a training; see `Observer`."""
+        self._clock.trainings.await_training(name)
+
+    def ended_training(self, name: str) -> None:
+        """Counts it no longer; see `Observer`."""
+        self._clock.trainings.forget(name)
+
     def trained(self, name: str, progress: TrainingProgress) -> None:
         """Shows how far a training is, in place of what is being done."""
-        self._progress.update(self._bar, description=f"{name}: {training_line(progress)}")
+        self._clock.trainings.note(name, progress)
+        self._progress.update(self._bar, description=f"{name}: {training_line(progress)}", left=self._clock.left())
 
     def settled(
         self, variant: Variant, accuracy: Accuracy | None, latency: Latency | None, failure: Failure | None
@@ -173,25 +197,6 @@ def training_line(progress: TrainingProgress) -> str:
     words += [f"{now.images_per_second:.0f} images/s"] if now.images_per_second else []
     if progress.is_over:
         words += [f"{'done' if progress.end == 'finished' else 'no better for long'} after {now.seconds:.0f} s"]
-    elif now.step:
-        words += [f"about {(now.seconds - first.seconds) / now.step * (progress.steps - now.step):.0f} s left"]
+    elif (left := seconds_left(progress)) is not None:
+        words += [f"about {left:.0f} s left"]
     return ", ".join(words)
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.images = self.done = self.variants = self._known = 0
-        self._start = time.monotonic()
-
-    def began(self, variants: int, settled: int) -> None:
-        self.variants, self.done, self._known = variants, settled, settled
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._start
-
-    def rate(self) -> float:
-        return self.images / max(self.seconds(), 1e-9)
-
-    def left(self) -> str:
-        done, left = self.done - self._known, self.variants - self.done
-        return f"about {self.seconds() / done * left:.0f} s left" if done and left else "done" if not left else ""

@@ -415,6 +415,12 @@ class _Stages:
         """Counts images."""
         self.count(images)
 
+    def will_train(self, name: str) -> None:
+        """Does nothing: what is to be trained is said of candidates."""
+
+    def ended_training(self, name: str) -> None:
+        """Does nothing: verdicts tell."""
+
     def trained(self, name: str, progress: TrainingProgress) -> None:
         """Says how far a training is."""
         self.say(f"training {name}: {training_line(progress)}")

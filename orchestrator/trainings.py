@@ -88,6 +88,7 @@ class Trainings:
         run = self._runs.setdefault(key, _Run(key, scheme, statistics, ranking))
         run.waiting.append((watch, then))
         if is_new:
+            self._observer.will_train(scheme_label(scheme))
             self._waiting.append(run)
             self._begin()
 
@@ -144,6 +145,7 @@ class Trainings:
 
     def _end(self, run: _Run, result: TrainingProgress | Failure) -> None:
         del self._runs[run.key]
+        self._observer.ended_training(scheme_label(run.scheme))
         for _, then in run.waiting:
             then(result)
         self._begin()
