@@ -11,8 +11,8 @@ from orchestrator.images import PreparedImages
 from orchestrator.plan import Plan
 from orchestrator.progress import Observer
 from results.store import Store
-from tasks import steps
 from tasks.runtimes.base import runtime_of
+from tasks.steps import accuracies as steps
 from tasks.types import Accuracy, Artifact, Failure, LossInterval, RuntimeSettings
 
 _SCORE, _DETECT = 3, 4

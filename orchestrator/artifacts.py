@@ -15,13 +15,13 @@ from orchestrator.plan import Plan
 from orchestrator.sensitivity import Sensitivities
 from orchestrator.trainings import Trainings, Watch, patient
 from results.store import Store
-from tasks import steps
 from tasks.errors import TrainingStopped
 from tasks.quantize.artifact import observed_by, source_of, toolchain_versions
 from tasks.quantize.builders import builder_of
 from tasks.quantize.kept_layers import NONE
 from tasks.quantize.schemes import Qat, Scheme
 from tasks.quantize.transforms.base import transform_of
+from tasks.steps import artifacts as steps
 from tasks.types import Artifact, Failure, TrainingProgress
 
 _PRIORITY = 2

@@ -8,7 +8,7 @@ from cluster.lanes import LIGHT
 from orchestrator.graph import Graph
 from orchestrator.images import PreparedImages
 from orchestrator.plan import Plan
-from tasks import steps
+from tasks.steps import artifacts as steps
 from tasks.types import Artifact, Failure
 
 _PRIORITY = 1

@@ -11,12 +11,12 @@ from orchestrator.profiles import PROFILE_SECONDS
 from results.connect import database_for_results
 from results.store import Store
 from results.subject import Subject, find_subject
-from tasks import steps
 from tasks.errors import BenchmarkFailed, UserMistake
 from tasks.identity import key_of
 from tasks.latency.duel import DuelOptions
 from tasks.latency.scene import SCENE
 from tasks.runtimes.base import runtime_of
+from tasks.steps import latencies as steps
 from tasks.storage import ArtifactStorage
 from tasks.types import Failure, Host
 

@@ -9,8 +9,8 @@ from orchestrator.accuracies import Accuracies
 from orchestrator.space import REFERENCE
 from orchestrator.workshop import Workshop
 from results.sweep_record import variant_key
-from tasks import steps
 from tasks.identity import key_of
+from tasks.steps import accuracies as steps
 from tasks.types import Accuracy, Artifact, Failure, Variant
 
 _SCORE = 3

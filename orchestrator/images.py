@@ -6,10 +6,10 @@ from cluster.executor import Ref
 from cluster.lanes import LIGHT
 from orchestrator.graph import Graph
 from orchestrator.plan import Plan
-from tasks import steps
 from tasks.coco.image_file import ImageFile
 from tasks.coco.preprocess import preprocess_shard, shard_files
 from tasks.latency.scene import SCENE_IMAGES
+from tasks.steps import images as steps
 
 SHARD_IMAGES = 64
 """Most images of a shard."""

@@ -11,10 +11,10 @@ from orchestrator.plan import Plan
 from orchestrator.profiles import Profiles
 from orchestrator.progress import Observer
 from results.store import Store
-from tasks import steps
 from tasks.errors import ClusterMistake
 from tasks.host import this_host
 from tasks.latency.duel import DuelOptions
+from tasks.steps import latencies as steps
 from tasks.types import Artifact, Failure, Host, Latency, RuntimeSettings
 
 _PRIORITY = 5

@@ -6,9 +6,9 @@ from cluster.lanes import BENCHMARK
 from orchestrator.graph import Graph
 from orchestrator.plan import Plan
 from results.store import Store
-from tasks import steps
 from tasks.identity import key_of
 from tasks.runtimes.base import runtime_of
+from tasks.steps import latencies as steps
 from tasks.types import Artifact, Failure, RuntimeSettings
 
 PROFILE_SECONDS = 10.0

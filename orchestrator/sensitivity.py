@@ -12,11 +12,11 @@ from orchestrator.images import PreparedImages
 from orchestrator.plan import RANKING_IMAGES, Plan
 from orchestrator.space import REFERENCE
 from results.store import Store
-from tasks import steps
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.quantize.artifact import toolchain_versions
 from tasks.quantize.builders import builder_of
 from tasks.quantize.schemes import Scheme
+from tasks.steps import artifacts as steps
 from tasks.types import Accuracy, Artifact, Failure, LayerSensitivity
 
 _PRIORITY = 2

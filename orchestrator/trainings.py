@@ -11,9 +11,9 @@ from orchestrator.graph import Graph
 from orchestrator.plan import Plan
 from orchestrator.progress import Observer
 from results.store import Store
-from tasks import steps
 from tasks.errors import TrainingStopped
 from tasks.quantize.schemes import Qat
+from tasks.steps import artifacts as steps
 from tasks.training.samples import training_set
 from tasks.training.trained import TRAINED_SUFFIX
 from tasks.types import Failure, TrainingProgress, scheme_label

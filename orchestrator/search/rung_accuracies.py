@@ -16,9 +16,9 @@ from orchestrator.progress import Observer
 from orchestrator.search.image_order import ImageOrder
 from orchestrator.search.rungs import Rung
 from results.store import Store
-from tasks import steps
 from tasks.identity import key_of
 from tasks.runtimes.base import runtime_of
+from tasks.steps import accuracies as steps
 from tasks.types import Accuracy, Artifact, Failure, LossInterval, RuntimeSettings
 
 _SCORE, _DETECT = 3, 4

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -26,9 +27,9 @@ from orchestrator.spec import load_spec
 from orchestrator.study import Study
 from results import queries
 from results.connect import open_database
-from tasks import steps
 from tasks.detect import detections_from_bytes
 from tasks.latency import conditions
+from tasks.steps import accuracies, latencies
 
 
 class Interrupted(InProcessExecutor):
@@ -104,14 +105,14 @@ def done(log: Path) -> Counter[str]:
     return Counter(log.read_text().split()) if log.exists() else Counter()
 
 
-def _logged(log: Path, name: str, function: Any, key_of: Any) -> Any:
+def _logged(module: ModuleType, log: Path, name: str, function: Any, key_of: Any) -> Any:
     def call(*arguments: Any) -> Any:
         result = function(*arguments)
         with log.open("a") as file:
             file.write(f"{name}:{key_of(*arguments)}\n")
         return result
 
-    return mock.patch.object(steps, name, call)
+    return mock.patch.object(module, name, call)
 
 
 def _sha(*contents: bytes) -> str:
@@ -124,11 +125,11 @@ def main(kind: str, spec: Path, folder: Path) -> None:
         setattr(conditions, limit, math.inf)
     log = folder / "log"
     detected = _logged(
-        log, "detect", steps.detect,
+        accuracies, log, "detect", accuracies.detect,
         lambda _, artifact, settings, __, ___, shard: f"{artifact.sha256}-{settings.runtime}-{shard.fingerprint}",
     )  # fmt: skip
     timed = _logged(
-        log, "benchmark", steps.benchmark,
+        latencies, log, "benchmark", latencies.benchmark,
         lambda _, data, settings, *others: f"{_sha(data)}-{settings.threads}",
     )  # fmt: skip
     with detected, timed:

@@ -1,0 +1,1 @@
+"""Steps of the task graph: what one call of a worker does, from plain values to a plain value."""
