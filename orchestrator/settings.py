@@ -156,8 +156,10 @@ class TrainingSettings(_Strict):
     largest_gradient: Annotated[float, Field(gt=0)] = 10.0
     """Gradients of a greater global norm are scaled down to it."""
 
-    balance: Balance = "hard_negatives"
-    """How background anchors are kept from drowning the others: as the TF1 configuration does, or by focal loss."""
+    balance: Balance = "focal"
+    """How background anchors are kept from drowning the others: by focal loss, or by hard negatives as a TF1
+    configuration with a `hard_example_miner` does. The one that the detector was trained with: the other one moves all
+    scores."""
 
     augmentation: AugmentationSettings = AugmentationSettings()
     """Shares of the images that are changed."""

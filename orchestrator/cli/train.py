@@ -20,7 +20,7 @@ DEMO = "demo"
 
 RATE_OF_KEPT, RATE_OF_NEW, RATE_FROM_SCRATCH = 1e-5, 3e-4, 3e-3
 """Learning rates where nobody says: of a detector that keeps its class heads, of one with new ones, and of one that
-knows nothing. At 1e-4 the real detector loses .1 AP in 18 updates, while its loss on held-out images falls to half."""
+knows nothing; see docs/training.md for what other rates did to the real detector."""
 
 
 def train(
@@ -41,12 +41,12 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Images an update.")] = 8,
     optimizer: Annotated[Literal["adamw", "sgd"], typer.Option(help="Who makes updates of gradients.")] = "adamw",
     balance: Annotated[
-        Literal["hard_negatives", "focal"] | None,
+        Literal["hard_negatives", "focal"],
         typer.Option(
-            help="How many background anchors count: 3 an object (the default), or all by how surprising they are (the "
-            "default from scratch: a loss that means nothing yet ranks nothing)."
+            help="How background anchors count: all by how surprising they are, or the 3 worst an object. Take the one "
+            "that the detector was trained with; the other one moves all scores, and AP falls."
         ),
-    ] = None,
+    ] = "focal",
     distillation: Annotated[
         float, typer.Option(help="Share of the first detector's answers in the loss, 0 to 1, against forgetting.")
     ] = 0.0,
@@ -96,7 +96,8 @@ def train(
     If your set has categories that the detector does not know, its class heads
     are replaced by new ones, and it learns yours from the features it has; give
     those some more epochs. A trained detector forgets quickly at a high learning
-    rate, while the loss falls: look at the AP on other images.
+    rate, or with another --balance than it was trained with, while the loss falls:
+    look at the AP on other images.
 
     Checkpoints go into OUT.training/, one a minute. After Ctrl-C or a crash the
     same command goes on from there; another recipe starts anew beside it. Delete
@@ -123,7 +124,7 @@ def train(
             "--distillation 0"
         )
     recipe = _recipe(
-        augment, balance or ("focal" if from_scratch else "hard_negatives"), epochs=epochs,
+        augment, balance, epochs=epochs,
         learning_rate=RATE_OF_KEPT if learning_rate is None else learning_rate, batch_size=batch_size,
         optimizer=optimizer, distillation_weight=distillation, held_out=held_out, patience=patience, seed=seed,
     )  # fmt: skip
@@ -278,5 +279,8 @@ def _finish(
     if best.step == 0:
         print_line("  note: no update was an improvement; try a lower --learning-rate, or more images")
     if scores is not None and scores["before"] and scores["after"]["ap"] < scores["before"]["ap"]:
-        print_line("  note: AP fell though the loss did not; try a lower --learning-rate, or --distillation")
+        print_line(
+            "  note: AP fell though the loss did not; try the other --balance, --distillation, or a lower "
+            "--learning-rate"
+        )
     print_line(f"next: quantsweep study SPEC, where SPEC has the line `detector: {out}`")

@@ -24,6 +24,9 @@ Row = dict[str, Any]
 ALGORITHMS = {"qat_int8": ["min_max"], "qat_int4": ["min_max", "mse"]}
 """Ranges of weights that trainings start from."""
 
+LEAST_LOSS = 0.002
+"""AP that must have been lost for a share of it to mean anything."""
+
 SCHEMES = {"qat_int8": "static_int8", "qat_int4": "static_int4"}
 """Trained schemes, and what they are compared with."""
 
@@ -45,7 +48,7 @@ def spec_of(subject: str, arguments: argparse.Namespace) -> str:
     return f"""
 name: training-{subject}
 {SETS[subject]}
-training: {{{images}batch_size: {arguments.batch}, patience: null, balance: focal}}
+training: {{{images}batch_size: {arguments.batch}, patience: null}}
 space:
   - {{runtime: litert, scheme: static_int8, {axes}}}
   - {{runtime: litert, scheme: static_int4, {axes}, weight_algorithm: [min_max, mse]}}{trained}
@@ -88,11 +91,12 @@ def _line(group: list[Row], rows: Sequence[Row], costs: dict[str, float], float3
         if (row["scheme"], row["weight_algorithm"], row["epochs"]) == (first["scheme"], first["weight_algorithm"], 0)
     )
     spread = f"{min(aps):.4f} to {max(aps):.4f}" if len(aps) > 1 else ""
-    recovered = (statistics.mean(aps) - twin) / (float32 - twin)
+    lost = float32 - twin
+    recovered = f"{(statistics.mean(aps) - twin) / lost:.0%}" if lost > LEAST_LOSS else ""
     cost = statistics.mean(costs[row["variant_key"]] for row in group)
     return (
         f"| {first['scheme']} | {first['weight_algorithm']} | {first['trainer']} | {first['distillation_weight']:g} "
-        f"| {statistics.mean(aps):.4f} | {spread} | {recovered:.0%} | {cost:.0f} |"
+        f"| {statistics.mean(aps):.4f} | {spread} | {recovered} | {cost:.0f} |"
     )
 
 

@@ -453,7 +453,7 @@ def test_help_offers_what_trainers_and_recipes_know():
     hints = get_type_hints(command.train)
     assert get_args(hints["trainer"]) == TRAINERS
     assert get_args(hints["optimizer"]) == get_args(Optimizer)
-    assert get_args(get_args(hints["balance"])[0]) == get_args(Balance)
+    assert get_args(hints["balance"]) == get_args(Balance)
     assert get_args(hints["classes"]) == get_args(fine_tuning.Classes)
 
 

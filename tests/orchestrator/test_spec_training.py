@@ -7,7 +7,7 @@ import pytest
 from orchestrator.spec import parse_spec
 from tasks.errors import SpecMistake
 from tasks.quantize.schemes import Qat
-from tasks.training.recipe import Recipe
+from tasks.training.recipe import LossSettings, Recipe
 
 HEAD = """
 name: qat
@@ -60,13 +60,13 @@ def test_the_calibration_images_are_the_training_images_if_no_others_are_given()
 def test_the_recipe_has_the_axes_of_the_scheme_and_the_settings_of_the_spec():
     spec = _spec(
         "{scheme: qat_int8, epochs: 3, training_seed: 7}",
-        "training: {batch_size: 4, optimizer: sgd, balance: focal, augmentation: {crop: 0}, patience: null}",
+        "training: {batch_size: 4, optimizer: sgd, balance: hard_negatives, augmentation: {crop: 0}, patience: null}",
     )
     recipe = _schemes(spec)[1].recipe(**spec.training.recipe)
     assert (recipe.epochs, recipe.seed, recipe.batch_size, recipe.optimizer) == (3, 7, 4, "sgd")
-    assert (recipe.loss.balance, recipe.augmentation.crop, recipe.patience) == ("focal", 0.0, None)
+    assert (recipe.loss.balance, recipe.augmentation.crop, recipe.patience) == ("hard_negatives", 0.0, None)
     assert _schemes(_spec())[1].recipe(**_spec().training.recipe) == Recipe(
-        epochs=2, learning_rate=1e-4, distillation_weight=1.0, freeze_point=0.5
+        epochs=2, learning_rate=1e-4, distillation_weight=1.0, freeze_point=0.5, loss=LossSettings(balance="focal")
     )
 
 
