@@ -215,10 +215,15 @@ class FineTuning:
 def _interruption() -> Iterator[list[int]]:
     """Notes Ctrl-C in place of raising an error in the middle of an update; the second one is an error again.
 
+    Where the signal is ignored, as in jobs that a shell runs in the background, it stays so.
+
     Yields:
         The signals so far.
     """
     noted: list[int] = []
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield noted
+        return
 
     def note(number: int, frame: Any) -> None:
         noted.append(number)

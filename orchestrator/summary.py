@@ -1,5 +1,6 @@
 """What a search found, for people and for programs. Pure functions of rows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,13 +45,23 @@ class Found:
 
     @property
     def front(self) -> list[Row]:
-        """Feasible variants that no other one beats in every objective, fastest first; empty for one objective."""
+        """Feasible variants that no other one beats in every objective, fastest first; empty for one objective.
+
+        Of those that are equal in every objective, the one of the least loss: trainings of one structure, say.
+        """
         if len(self.objectives) < 2:
             return []
         feasible = [row for row in self.rows if row["verdict"] == "feasible"]
         values = {row["variant_key"]: tuple(_VALUES[name](row) for name in self.objectives) for row in feasible}
+        losses: dict[tuple[float, ...], float] = {}
+        for row in feasible:
+            value = values[row["variant_key"]]
+            losses[value] = min(row["verdict_loss"], losses.get(value, math.inf))
         best = [
-            row for row in feasible if not any(_beats(each, values[row["variant_key"]]) for each in values.values())
+            row
+            for row in feasible
+            if row["verdict_loss"] == losses[value := values[row["variant_key"]]]
+            and not any(_beats(each, value) for each in losses)
         ]
         return sorted(best, key=lambda row: values[row["variant_key"]])
 

@@ -78,7 +78,7 @@ def main() -> None:
             arguments.keep.write_bytes((folder / "results.db").read_bytes())
     ended = {row["variant_key"]: f"{row['verdict']}: {row['verdict_because']}" for row in rows}
     found = table(study, everything, ended)
-    print(json.dumps(outcome, indent=1))
+    print(", ".join(f"{count} {kind}" for kind, count in outcome["verdicts"].items()))
     print(found)
     if arguments.write:
         arguments.write.write_text(replaced(arguments.write.read_text(), "real: a study", found))

@@ -13,12 +13,12 @@ SPACE = """
   - {runtime: [litert, onnxruntime, openvino], scheme: float32}
   - {runtime: onnxruntime, scheme: static_int8, calibration_images: 4, graph_optimization: [all, disabled]}
   - {runtime: openvino, scheme: static_int8, toolchain: [onnxruntime, nncf], calibration_images: 4}
-  - {runtime: onnxruntime, scheme: static_int8, calibration_images: 4, keep_float: most_sensitive_2}
-  - {runtime: onnxruntime, scheme: static_int8, calibration_images: 4, transform: equalized}
   - {runtime: onnxruntime, scheme: dynamic_int8}
 """
 
-COMPILED = """
+SLOW = """
+  - {runtime: onnxruntime, scheme: static_int8, calibration_images: 4, keep_float: most_sensitive_2}
+  - {runtime: onnxruntime, scheme: static_int8, calibration_images: 4, transform: equalized}
   - {runtime: torch, scheme: float32, toolchain: eager, memory_layout: [channels_last, contiguous]}
   - {runtime: torch, scheme: static_int8, calibration_images: 4}
   - {runtime: torch, scheme: dynamic_int8, toolchain: quantize_dynamic}
@@ -36,9 +36,12 @@ def _sweep(spec: Path, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.fixture(scope="module", params=[SPACE, pytest.param(SPACE + COMPILED, marks=pytest.mark.slow)], ids=len)
+EVERYTHING = pytest.param(SPACE + SLOW, marks=pytest.mark.slow, id="everything")
+
+
+@pytest.fixture(scope="module", params=[pytest.param(SPACE, id="some"), EVERYTHING])
 def space(request) -> str:
-    """The space without what torch compiles, and with it."""
+    """The space without what torch compiles and what ranks layers, and with it."""
     return str(request.param)
 
 
@@ -55,16 +58,16 @@ def rows(world, space: str, folder: Path) -> Rows:
 def test_every_variant_has_its_numbers_or_the_reason_why_not(rows: Rows, space: str):
     failed = {name: row["failure_reason"] for name, row in rows.items() if row["status"] == "failed"}
     reasons = {"torch-dynamic_int8-quantize_dynamic-per_channel-t1": "audit_mismatch"}
-    assert failed == (reasons if space.endswith(COMPILED) else {})
+    assert failed == (reasons if space.endswith(SLOW) else {})
     done = [row for row in rows.values() if row["status"] == "done"]
-    torch = {"torch"} if space.endswith(COMPILED) else set()
+    torch = {"torch"} if space.endswith(SLOW) else set()
     assert {row["runtime"] for row in done} == {"litert", "onnxruntime", "openvino"} | torch
     assert all(row["latency_ratio"] > 0 and row["ap_loss_low"] <= row["ap_loss_high"] for row in done)
 
 
 def test_float32_has_one_ap_on_all_runtimes(rows: Rows, space: str):
     floats = [row for row in rows.values() if row["scheme"] == "float32"]
-    assert len(floats) == (6 if space.endswith(COMPILED) else 3)
+    assert len(floats) == (6 if space.endswith(SLOW) else 3)
     assert max(row["ap"] for row in floats) - min(row["ap"] for row in floats) < 1e-3
 
 
@@ -99,6 +102,7 @@ def test_one_artifact_serves_two_runtimes(rows: Rows):
     assert rows["onnxruntime-float32-onnx-t1"]["artifact_sha256"] == rows["openvino-float32-onnx-t1"]["artifact_sha256"]
 
 
+@pytest.mark.parametrize("space", [EVERYTHING], indirect=True)
 def test_layers_are_ranked_once_for_every_toolchain(rows: Rows, folder: Path):
     kept = rows["onnxruntime-static_int8-onnxruntime-per_channel-cal4-seed0-float_most_sensitive_2-t1"]
     with sqlite3.connect(folder / "results.db") as database:

@@ -7,6 +7,8 @@ import pytest
 
 from tests.command import quantsweep
 
+pytestmark = pytest.mark.slow
+
 SPACE = """
   - {scheme: static_int8, toolchain: litert_quantizer, calibration_images: [2, 4], calibration_seed: [0, 1],
      range_estimator: [min_max, mse, percentile_99_9]}

@@ -176,6 +176,7 @@ def test_an_artifact_whose_file_is_gone_is_made_again(swept, world, tmp_path):
     assert file.is_file()
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_rows_as_the_in_process_twin(swept, world, tmp_path, ray_executor):
     _, rows, _ = swept
     outcome = _sweep(world.spec("whole", SPACE), tmp_path, ray_executor)

@@ -105,6 +105,7 @@ def test_an_artifact_that_is_gone_is_made_again_without_training(swept, tmp_path
     assert gone.exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_interrupted_in_a_training_ends_with_the_same_weights(world, swept, tmp_path):
     space = "[{scheme: qat_int4, calibration_images: 4, trainer: torch, epochs: 2, learning_rate: 3e-4}]"
     spec = world.spec("cut", space, training=TRAINING)

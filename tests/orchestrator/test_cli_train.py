@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -61,6 +62,14 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_synthetic(folder / "train", images=12, seed=5)
     write_synthetic(folder / "val", images=4, seed=6, first_id=501)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def in_the_foreground() -> Iterator[None]:
+    """Signals as a terminal sends them; a shell's background jobs, of which the tests may be one, ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -210,6 +219,21 @@ def test_a_second_ctrl_c_ends_at_once(given, sets, monkeypatch):
     monkeypatch.setattr(Pixels, "step", stuck)
     outcome, _ = trained(given, sets)
     assert outcome.code == 1 and "interrupted" in outcome.err
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so(given, sets, monkeypatch):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handlers = []
+    step = Pixels.step
+
+    def noted(self, *arguments):
+        signal.raise_signal(signal.SIGINT)
+        handlers.append(signal.getsignal(signal.SIGINT))
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Pixels, "step", noted)
+    outcome, _ = trained(given, sets)
+    assert outcome.code == 0 and set(handlers) == {signal.SIG_IGN}
 
 
 def test_done_work_is_not_done_again_and_another_recipe_starts_anew(given, sets, toy):

@@ -135,6 +135,10 @@ def test_the_front_holds_what_no_feasible_variant_beats_in_every_objective(tmp_p
     sizes = replace(found, rows=rows, objectives=("latency", "ap_loss", "size"))
     assert [each["variant"] for each in sizes.front] == ["fast", "twin", "exact", "small"]
     assert replace(found, rows=rows).front == []
+    tied = [row("trained well", 0.9, 0.01, 2), row("trained badly", 0.9, 0.02, 2)]
+    assert [each["variant"] for each in replace(found, rows=tied, objectives=("latency", "size")).front] == [
+        "trained well"
+    ]
 
 
 def test_what_was_not_decided_is_not_called_infeasible(tmp_path):

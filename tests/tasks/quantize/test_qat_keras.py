@@ -231,6 +231,7 @@ def test_what_is_kept_in_float_is_not_rounded(detector: Detector, ranges: Ranges
     assert kinds.count("Round") == len(layers(detector.spec)) - len(kept)
 
 
+@pytest.mark.slow
 def test_a_training_taken_up_again_ends_with_the_same_weights_and_ranges(detector: Detector, ranges: Ranges) -> None:
     recipe = replace(RECIPE, distillation_weight=0.5)
     simulated = (SIMULATION, ranges)

@@ -187,6 +187,7 @@ def scores_of(data, image_pixels):
         session.close()
 
 
+@pytest.mark.slow
 def test_the_machine_code_calls_integer_kernels_for_every_layer(detector, statistics, pixels, images, program):
     # Weights of one scale a tensor: the pattern of ours, and then torchao's.
     scheme = replace(STATIC, granularity="per_tensor")
