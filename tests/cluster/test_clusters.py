@@ -18,6 +18,8 @@ def observed(script: str, folder: Path) -> dict[str, Any]:
     """Runs a script that needs a Ray of its own, beside that of the test session."""
     place = folder / "observed.json"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    # Modules of other tests hide GPUs from this process; the script's Ray has some of its own making.
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
     command = [sys.executable, "-m", f"tests.cluster.{script}", str(place)]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr[-3000:]

@@ -498,7 +498,7 @@ def test_help_teaches_and_loads_no_heavy_library():
 def test_a_real_training_that_is_killed_ends_with_the_bytes_of_an_undisturbed_one(options, sets, tmp_path):
     def start(out: str) -> subprocess.Popen:
         words = ["train", "demo", *on(sets / "train"), "--out", tmp_path / out, *FAST, *options]
-        arguments = [sys.executable, "-m", "orchestrator.cli.main", *map(str, words), "--epochs", "6"]
+        arguments = [sys.executable, "-m", "orchestrator.cli.main", *map(str, words), "--epochs", "24"]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         return subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
 
