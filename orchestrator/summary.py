@@ -53,15 +53,15 @@ class Found:
             return []
         feasible = [row for row in self.rows if row["verdict"] == "feasible"]
         values = {row["variant_key"]: tuple(_VALUES[name](row) for name in self.objectives) for row in feasible}
-        losses: dict[tuple[float, ...], float] = {}
+        least: dict[tuple[float, ...], float] = {}
         for row in feasible:
             value = values[row["variant_key"]]
-            losses[value] = min(row["verdict_loss"], losses.get(value, math.inf))
+            least[value] = min(_lost(row), least.get(value, math.inf))
         best = [
             row
             for row in feasible
-            if row["verdict_loss"] == losses[value := values[row["variant_key"]]]
-            and not any(_beats(each, value) for each in losses)
+            if _lost(row) == least[value := values[row["variant_key"]]]
+            and not any(_beats(each, value) for each in least)
         ]
         return sorted(best, key=lambda row: values[row["variant_key"]])
 
