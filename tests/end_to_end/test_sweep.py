@@ -185,7 +185,8 @@ def test_ray_gives_the_same_rows_as_the_in_process_twin(swept, world, tmp_path, 
     assert not _differences(again, rows)
 
 
-@pytest.mark.parametrize("address", ["in-process", pytest.param("local", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["in-process", "local"])
 def test_a_killed_driver_goes_on_where_it_stopped(swept, world, tmp_path, address):
     _, rows, _ = swept
     spec = world.spec("whole", SPACE)

@@ -51,10 +51,10 @@ def test_outputs_are_near_those_of_float32():
     "axes",
     [
         {"granularity": "per_tensor"},
-        {"symmetry": "symmetric"},
-        {"range_estimator": "mean_min_max"},
-        {"transform": "equalized"},
-        {"transform": "binary"},
+        pytest.param({"symmetry": "symmetric"}, marks=pytest.mark.slow),
+        pytest.param({"range_estimator": "mean_min_max"}, marks=pytest.mark.slow),
+        pytest.param({"transform": "equalized"}, marks=pytest.mark.slow),
+        pytest.param({"transform": "binary"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

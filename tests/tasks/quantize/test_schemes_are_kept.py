@@ -108,8 +108,12 @@ def name_of(scheme: Scheme) -> str:
 
 
 def marked(scheme: Scheme) -> Any:
-    """Compiling takes half a minute: the quick suite leaves it to test_torch_pt2e and test_torch_inductor."""
-    marks = [pytest.mark.slow] if builder_of(scheme).is_compiled else []
+    """Compiling takes half a minute: the quick suite leaves it to test_torch_pt2e and test_torch_inductor.
+
+    Clustering takes a second or two of each toolchain: of transforms it has the others.
+    """
+    is_slow = builder_of(scheme).is_compiled or scheme.axes().get("transform", "").startswith("clustered")
+    marks = [pytest.mark.slow] if is_slow else []
     return pytest.param(scheme, id=name_of(scheme), marks=marks)
 
 
