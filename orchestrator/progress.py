@@ -37,12 +37,24 @@ class Observer(Protocol):
         """A variant has all its results, or has failed."""
 
 
-class PlainProgress:
-    """One line for each thing that happens."""
+class _Clocked:
+    """What views have in common: a clock, and the trainings that it counts."""
 
     def __init__(self) -> None:
         """Starts the clock."""
         self._clock = SweepClock()
+
+    def will_train(self, name: str) -> None:
+        """Counts a training; see `Observer`."""
+        self._clock.trainings.await_training(name)
+
+    def ended_training(self, name: str) -> None:
+        """Counts it no longer; see `Observer`."""
+        self._clock.trainings.forget(name)
+
+
+class PlainProgress(_Clocked):
+    """One line for each thing that happens."""
 
     def began(self, variants: int, settled: int, images: int) -> None:
         """Says how much there is to do; see `Observer`."""
@@ -57,14 +69,6 @@ class PlainProgress:
     def inferred(self, images: int) -> None:
         """Counts images."""
         self._clock.images += images
-
-    def will_train(self, name: str) -> None:
-        """Counts a training; see `Observer`."""
-        self._clock.trainings.await_training(name)
-
-    def ended_training(self, name: str) -> None:
-        """Counts it no longer; see `Observer`."""
-        self._clock.trainings.forget(name)
 
     def trained(self, name: str, progress: TrainingProgress) -> None:
         """Says how far a training is; see `Observer`."""
@@ -87,7 +91,7 @@ class PlainProgress:
         sys.stderr.flush()
 
 
-class LiveProgress:
+class LiveProgress(_Clocked):
     """A progress bar with images a second and the time left; settled variants scroll by above it."""
 
     def __init__(self, console: "Console | None" = None) -> None:
@@ -99,7 +103,7 @@ class LiveProgress:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        self._clock = SweepClock()
+        super().__init__()
         self._progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
             TextColumn("variants"), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(),
@@ -121,14 +125,6 @@ class LiveProgress:
         """Updates images a second."""
         self._clock.images += images
         self._progress.update(self._bar, description="sweeping", rate=f"{self._clock.rate():.0f} images/s")
-
-    def will_train(self, name: str) -> None:
-        """Counts a training; see `Observer`."""
-        self._clock.trainings.await_training(name)
-
-    def ended_training(self, name: str) -> None:
-        """Counts it no longer; see `Observer`."""
-        self._clock.trainings.forget(name)
 
     def trained(self, name: str, progress: TrainingProgress) -> None:
         """Shows how far a training is, in place of what is being done."""

@@ -91,7 +91,8 @@ class SweepClock:
         trainings = self.trainings.left()
         others = max(0, left - len(self.trainings))
         if trainings is None or not (done or trainings):
-            return f"{len(self.trainings)} trainings left" if self.trainings else ""
+            count = len(self.trainings)
+            return f"{count} {'training' if count == 1 else 'trainings'} left" if count else ""
         return f"about {trainings + (self.seconds() / done * others if done else 0):.0f} s left"
 
 

@@ -125,7 +125,6 @@ def main() -> None:
     parser.add_argument("--distillation", nargs="+", type=float, default=[1.0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--write", type=Path)
-    parser.add_argument("--table", default="per tensor", help="name of the table in the document")
     parser.add_argument("--keep", type=Path, help="copy the database here")
     arguments = parser.parse_args()
     if arguments.algorithms:
@@ -139,7 +138,7 @@ def main() -> None:
     found = table(rows, trainings)
     print(found)
     if arguments.write:
-        name = f"{arguments.subject}: {arguments.table}"
+        name = f"{arguments.subject}: per tensor"
         arguments.write.write_text(replaced(arguments.write.read_text(), name, found))
 
 

@@ -4,8 +4,8 @@ A study over learning rates from too low to far too high runs first, with post-t
 an exhaustive sweep of the same space goes on with the trainings that it ended, to their ends. Core-seconds are those of
 the study against those of the sweep.
 
-Run: `python -m tests.benchmarks.training_study [--epochs N] [--rates ...] [--write docs/training.md]`; trains the real
-detector on the 208 labelled images of QUANTSWEEP_REFERENCE_DATA.
+Run: `python -m tests.benchmarks.training_study [--objectives latency] [--epochs N] [--write docs/training.md]`; trains
+the real detector on the 208 labelled images of QUANTSWEEP_REFERENCE_DATA. A study that begins no training ends it there.
 """
 
 import argparse
@@ -28,7 +28,7 @@ name: training-study
 {SETS["real"]}
 budget: {{max_loss: {arguments.max_loss}}}
 training: {{images: pool, annotations: pool.json, batch_size: 8, patience: null}}
-study: {{objectives: [latency, size]}}
+study: {{objectives: [{", ".join(arguments.objectives)}]}}
 space:
   - {{runtime: litert, scheme: static_int8, {axes}}}
   - {{runtime: litert, scheme: static_int4, {axes}, weight_algorithm: [min_max, mse]}}
@@ -61,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--rates", nargs="+", default=["1e-6", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1"])
+    parser.add_argument("--objectives", nargs="+", default=["latency", "size"])
     parser.add_argument("--max-loss", type=float, default=0.08)
     parser.add_argument("--write", type=Path)
     parser.add_argument("--keep", type=Path, help="copy the database here")
@@ -71,6 +72,10 @@ def main() -> None:
         spec.write_text(spec_of(arguments))
         outcome = json.loads(quantsweep("study", str(spec), *places(folder), "--json"))
         study = json.loads(quantsweep("results", "trainings", "--json", *places(folder)[:2]))
+        verdicts = ", ".join(f"{count} {kind}" for kind, count in outcome["verdicts"].items())
+        print(f"{verdicts}; {outcome['images_inferred']} images, {outcome['seconds']:.0f} s, {len(study)} trainings")
+        if not study:
+            return
         rows = json.loads(quantsweep("results", "leaderboard", "--json", *places(folder)[:2]))
         swept(folder, spec.read_text())
         everything = json.loads(quantsweep("results", "trainings", "--json", *places(folder)[:2]))
@@ -78,7 +83,6 @@ def main() -> None:
             arguments.keep.write_bytes((folder / "results.db").read_bytes())
     ended = {row["variant_key"]: f"{row['verdict']}: {row['verdict_because']}" for row in rows}
     found = table(study, everything, ended)
-    print(", ".join(f"{count} {kind}" for kind, count in outcome["verdicts"].items()))
     print(found)
     if arguments.write:
         arguments.write.write_text(replaced(arguments.write.read_text(), "real: a study", found))
