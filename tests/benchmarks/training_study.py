@@ -5,7 +5,8 @@ an exhaustive sweep of the same space goes on with the trainings that it ended, 
 the study against those of the sweep.
 
 Run: `python -m tests.benchmarks.training_study [--objectives latency] [--epochs N] [--write docs/training.md]`; trains
-the real detector on the 208 labelled images of QUANTSWEEP_REFERENCE_DATA. A study that begins no training ends it there.
+the real detector on the 208 labelled images of QUANTSWEEP_REFERENCE_DATA. A study that begins no training ends the
+benchmark.
 """
 
 import argparse
