@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -202,13 +202,15 @@ class FineTuning:
                 reached = len(progress.points)
 
     def detector(self, progress: TrainingProgress) -> Detector:
-        """Returns the best detector.
+        """Returns the best detector, which says what it was trained with.
 
         Args:
             progress: Of this training, which is over.
         """
         name = f"the trained {progress.trained_sha256[:12]}"
-        return Trained.from_bytes(self._storage.get(progress.trained_sha256, TRAINED_SUFFIX), name).detector
+        trained = Trained.from_bytes(self._storage.get(progress.trained_sha256, TRAINED_SUFFIX), name).detector
+        has_labels = self.recipe.distillation_weight < 1
+        return replace(trained, loss=self.recipe.loss if has_labels else self.start.detector.loss)
 
 
 @contextmanager

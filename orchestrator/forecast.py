@@ -7,6 +7,7 @@ from orchestrator.artifacts import ranked_by
 from orchestrator.plan import Plan
 from orchestrator.search.rungs import rungs
 from results.store import Store
+from tasks.detector.loss import described
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.quantize.artifact import observed_by, source_of
 from tasks.quantize.schemes import Qat, Scheme
@@ -44,6 +45,9 @@ class Forecast:
     training_updates: int
     """Their updates, if none ends early."""
 
+    loss_of_labels: str | None
+    """What labels teach by in these trainings, and why that; None if none learns from labels."""
+
     inferences: int
     """Images times artifacts, if no two artifacts turn out equal."""
 
@@ -71,6 +75,8 @@ class Forecast:
             found.append(f"{self.probes} artifacts with one quantized layer, to find out how sensitive each layer is")
         if self.trainings:
             found.append(f"{self.trainings} trainings of {self.training_updates} updates in all, if none ends early")
+        if self.loss_of_labels:
+            found.append(f"  labels teach by {self.loss_of_labels}")
         known = sum(state != "new" for state in self.states.values())
         if known:
             found.append(f"{known} variants have artifacts from earlier runs, or are known to fail")
@@ -110,6 +116,7 @@ def forecast(plan: Plan, store: Store | None) -> Forecast:
         observed_images=sum(_images_by_source(plan, schemes).values()),
         trainings=len(trained),
         training_updates=sum(plan.recipe(scheme).steps(len(plan.training or ())) for scheme in trained),
+        loss_of_labels=_loss_of_labels(plan, trained),
         inferences=len(plan.evaluation) * len(schemes),
         states={variant.label: _state(known[variant.scheme]) for variant in space.variants},
         equal={sha256: labels for sha256, labels in equal.items() if len(labels) > 1},
@@ -184,6 +191,12 @@ def _trainings(plan: Plan, store: Store | None, schemes: list[Scheme]) -> list[Q
         for key, scheme in found.items()
         if not isinstance(made := known[key], Failure) and not (made is not None and made.is_over)
     ]
+
+
+def _loss_of_labels(plan: Plan, trained: list[Qat]) -> str | None:
+    recipes = [plan.recipe(scheme) for scheme in trained]
+    loss = next((recipe.loss for recipe in recipes if recipe.distillation_weight < 1), None)
+    return None if loss is None else described(loss, plan.detector.loss)
 
 
 def _images_by_source(plan: Plan, schemes: list[Scheme]) -> dict[str, int]:

@@ -108,7 +108,7 @@ class Plan:
 
     def recipe(self, scheme: Qat) -> Recipe:
         """Returns how a scheme is trained."""
-        return scheme.recipe(**self.spec.training.recipe)
+        return scheme.recipe(**self.spec.training.recipe(self.detector.loss))
 
     def training_key(self, scheme: Qat) -> str:
         """Returns the key of a training, which schemes share that differ only in what is made of its result."""

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from orchestrator.document import Document, Place, Problem
-from tasks.training.recipe import Augmentation, Balance, LossSettings, Optimizer
+from tasks.detector.loss import Balance, LossSettings, loss_for
+from tasks.training.recipe import Augmentation, Optimizer
 
 DEMO = "demo"
 """In place of a path: the built-in detector, or a synthetic image set."""
@@ -156,10 +157,13 @@ class TrainingSettings(_Strict):
     largest_gradient: Annotated[float, Field(gt=0)] = 10.0
     """Gradients of a greater global norm are scaled down to it."""
 
-    balance: Balance = "focal"
+    balance: Balance | None = None
     """How background anchors are kept from drowning the others: by focal loss, or by hard negatives as a TF1
-    configuration with a `hard_example_miner` does. The one that the detector was trained with: the other one moves all
-    scores."""
+    configuration with a `hard_example_miner` does. Null for what the detector was trained with, as another one moves
+    all scores; focal if it does not say."""
+
+    focal_alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Weight of a wanted score in the focal loss; null for that of the detector, .25 if it does not say."""
 
     augmentation: AugmentationSettings = AugmentationSettings()
     """Shares of the images that are changed."""
@@ -179,13 +183,22 @@ class TrainingSettings(_Strict):
             raise ValueError("annotations without images: give `images: FOLDER`, too")
         return self
 
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """Fields of `Recipe` that are no axes of schemes."""
-        own = {"images", "annotations", "balance", "augmentation"}
+    @model_validator(mode="after")
+    def _focal(self) -> "TrainingSettings":
+        if self.focal_alpha is not None and self.balance != "focal":
+            raise ValueError("focal_alpha belongs to focal loss: give `balance: focal`, too")
+        return self
+
+    def recipe(self, known: LossSettings | None) -> dict[str, Any]:
+        """Returns the fields of `Recipe` that are no axes of schemes.
+
+        Args:
+            known: What the detector was trained with, if it says so.
+        """
+        own = {"images", "annotations", "balance", "focal_alpha", "augmentation"}
         return {
             **self.model_dump(exclude=own),
-            "loss": LossSettings(balance=self.balance),
+            "loss": loss_for(known, self.balance, self.focal_alpha),
             "augmentation": Augmentation(**self.augmentation.model_dump()),
         }
 

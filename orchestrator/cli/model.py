@@ -23,12 +23,19 @@ def import_command(
     labels: Annotated[
         Path | None, typer.Option(help="Names of the score columns, one a line; the first is the background, ???.")
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="The TF1 pipeline.config that the detector was trained with, for its loss, which trainings then go on "
+            "with; a pipeline.config beside the source is found."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Import a trained SSD MobileNetV1 as canonical float weights.
 
     Raises:
-        UserMistake: If the source is no detector, the labels do not fit, or the file cannot be written.
+        UserMistake: If the source is no detector, labels or configuration do not fit, or the file cannot be written.
     """
     from tasks.detector.importers import import_detector
     from tasks.errors import UserMistake
@@ -38,6 +45,7 @@ def import_command(
     detector = import_detector(source)
     if labels is not None:
         detector = _named(detector, labels)
+    detector = _with_loss(detector, source, config)
     _write(out, detector.to_bytes())
     _print_summary(detector, out)
 
@@ -86,6 +94,26 @@ def _named(detector: "Detector", labels: Path) -> "Detector":
     return replace(detector, spec=replace(detector.spec, class_names=stripped))
 
 
+def _with_loss(detector: "Detector", source: Path, config: Path | None) -> "Detector":
+    """Adds the loss that a configuration names; one that only happens to lie there may be of no use."""
+    from dataclasses import replace
+
+    from tasks.detector.importers.pipeline import CONFIG
+    from tasks.detector.importers.pipeline_loss import loss_of
+    from tasks.errors import ModelMistake
+
+    path = config or (source if source.is_dir() else source.parent) / CONFIG
+    if config is None and not path.is_file():
+        return detector
+    try:
+        return replace(detector, loss=loss_of(path, detector.spec))
+    except ModelMistake as error:
+        if config is not None:
+            raise
+        typer.echo(f"note: the detector does not learn from it what it was trained with: {error}", err=True)
+        return detector
+
+
 def _write(path: Path, data: bytes) -> None:
     from tasks.errors import UserMistake
     from tasks.storage import write_whole
@@ -107,6 +135,7 @@ def _print_summary(detector: "Detector", out: Path) -> None:
         "classes": f"{sum(map(bool, spec.class_ids))} and the background",
         "parameters": f"{sum(layer.parameters for layer in table):,}",
         "MACs": f"{sum(layer.macs for layer in table):,} an image",
+        "trained with": str(detector.loss or "unknown; a pipeline.config (--config) would tell"),
     }
     typer.echo(f"wrote {out}")
     for name, value in lines.items():

@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from orchestrator.fine_tuning import FineTuning
     from tasks.coco.dataset import Dataset
+    from tasks.detector.loss import Balance, LossSettings
     from tasks.detector.weights import Detector
     from tasks.training.recipe import Recipe
     from tasks.types import TrainingProgress
@@ -41,12 +42,20 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Images an update.")] = 8,
     optimizer: Annotated[Literal["adamw", "sgd"], typer.Option(help="Who makes updates of gradients.")] = "adamw",
     balance: Annotated[
-        Literal["hard_negatives", "focal"],
+        Literal["focal", "hard_negatives"] | None,
         typer.Option(
-            help="How background anchors count: all by how surprising they are, or the 3 worst an object. Take the one "
-            "that the detector was trained with; the other one moves all scores, and AP falls."
+            help="How background anchors count: all by how surprising they are, or the 3 worst an object. What the "
+            "detector was trained with unless given, focal if it does not say; another one moves all scores, and AP "
+            "falls."
         ),
-    ] = "focal",
+    ] = None,
+    focal_alpha: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of a wanted score in the focal loss, between 0 and 1; that of the detector unless given, 0.25 "
+            "if it does not say. The TensorFlow zoo's quantized detectors were trained with 0.75."
+        ),
+    ] = None,
     distillation: Annotated[
         float, typer.Option(help="Share of the first detector's answers in the loss, 0 to 1, against forgetting.")
     ] = 0.0,
@@ -96,8 +105,9 @@ def train(
     If your set has categories that the detector does not know, its class heads
     are replaced by new ones, and it learns yours from the features it has; give
     those some more epochs. A trained detector forgets quickly at a high learning
-    rate, or with another --balance than it was trained with, while the loss falls:
-    look at the AP on other images.
+    rate, or with another loss than it was trained with, while the loss falls: look
+    at the AP on other images. `quantsweep model import` reads the loss from a
+    pipeline.config beside the model; --balance and --focal-alpha say otherwise.
 
     Checkpoints go into OUT.training/, one a minute. After Ctrl-C or a crash the
     same command goes on from there; another recipe starts anew beside it. Delete
@@ -123,8 +133,10 @@ def train(
             "--from-scratch trains with keras, and has no detector to learn from; choices: --trainer keras, and "
             "--distillation 0"
         )
+    if focal_alpha is not None and balance != "focal":
+        raise UserMistake("--focal-alpha belongs to focal loss; choices: give --balance focal, too, or leave it out")
     recipe = _recipe(
-        augment, balance, epochs=epochs,
+        augment, epochs=epochs,
         learning_rate=RATE_OF_KEPT if learning_rate is None else learning_rate, batch_size=batch_size,
         optimizer=optimizer, distillation_weight=distillation, held_out=held_out, patience=patience, seed=seed,
     )  # fmt: skip
@@ -134,6 +146,7 @@ def train(
     from orchestrator.library_messages import library_messages_in
 
     first = _detector(detector)
+    recipe = replace(recipe, loss=_loss(None if from_scratch else first.loss, balance, focal_alpha))
     dataset = _annotated(images, annotations)
     evaluation = _evaluation(evaluate_images, evaluate_annotations, dataset)
     start = start_of(first, dataset, classes, seed)
@@ -153,20 +166,26 @@ def train(
         _finish(tuning, progress, first, evaluation, out, detector)
 
 
-def _recipe(augment: bool, balance: Literal["hard_negatives", "focal"], **settings: Any) -> "Recipe":
+def _loss(known: "LossSettings | None", balance: "Balance | None", focal_alpha: float | None) -> "LossSettings":
+    from tasks.detector.loss import loss_for
     from tasks.errors import UserMistake
-    from tasks.training.recipe import NO_AUGMENTATION, Augmentation, LossSettings, Recipe
+
+    try:
+        return loss_for(known, balance, focal_alpha)
+    except ValueError as error:
+        raise UserMistake(f"--{str(error).replace('_', '-', 1)}") from error
+
+
+def _recipe(augment: bool, **settings: Any) -> "Recipe":
+    from tasks.errors import UserMistake
+    from tasks.training.recipe import NO_AUGMENTATION, Augmentation, Recipe
 
     if settings["epochs"] < 1:
         raise UserMistake(f"--epochs is {settings['epochs']}; it must be at least 1")
     if settings["seed"] < 0:
         raise UserMistake(f"--seed is {settings['seed']}; it must be at least 0")
     try:
-        return Recipe(
-            **settings,
-            loss=LossSettings(balance=balance),
-            augmentation=Augmentation() if augment else NO_AUGMENTATION,
-        )
+        return Recipe(**settings, augmentation=Augmentation() if augment else NO_AUGMENTATION)
     except ValueError as error:
         name, _, rest = str(error).partition(" ")
         flag = "distillation" if name == "distillation_weight" else name.replace("_", "-")
@@ -235,10 +254,15 @@ def _note_unscored(evaluation: "Dataset", detector: "Detector") -> None:
 
 def _run(tuning: "FineTuning") -> "TrainingProgress":
     from orchestrator.training_view import open_training_view
+    from tasks.detector.loss import described
 
     held_out = tuning.recipe.held_out_images(len(tuning.images))
     classes = "all weights are new" if tuning.is_from_scratch else f"classes {tuning.start.because}"
+    loss = tuning.recipe.loss
+    teacher = str(loss) if tuning.is_from_scratch else described(loss, tuning.start.detector.loss)
     typer.echo(classes, err=True)
+    if tuning.recipe.distillation_weight < 1:
+        typer.echo(f"labels teach by {teacher}", err=True)
     typer.echo(f"{len(tuning.images)} images, {held_out} of them held out; checkpoints in {tuning.folder}", err=True)
     try:
         with closing(open_training_view(tuning.steps, tuning.images_per_update)) as view:
@@ -280,7 +304,7 @@ def _finish(
         print_line("  note: no update was an improvement; try a lower --learning-rate, or more images")
     if scores is not None and scores["before"] and scores["after"]["ap"] < scores["before"]["ap"]:
         print_line(
-            "  note: AP fell though the loss did not; try the other --balance, --distillation, or a lower "
-            "--learning-rate"
+            "  note: AP fell though the loss did not; try what the detector was trained with (--balance, "
+            "--focal-alpha), --distillation, or a lower --learning-rate"
         )
     print_line(f"next: quantsweep study SPEC, where SPEC has the line `detector: {out}`")

@@ -26,7 +26,7 @@ from tasks.detector.ssd_mobilenet_v1 import AnchorSpec, SSDMobileNetV1Spec, laye
 from tasks.detector.weights import Detector
 from tasks.score import merge, score
 from tasks.training.learner import Batch
-from tasks.training.recipe import LossSettings, Recipe
+from tasks.training.recipe import Recipe
 from tasks.training.targets import BACKGROUND, assign
 from tasks.types import Postprocessing, RuntimeSettings
 
@@ -89,7 +89,7 @@ class DemoRecipe:
     def shared(self) -> Recipe:
         """The recipe of optimizer, schedule and loss.
 
-        From scratch, hard negatives would be ranked by a loss that means nothing yet, so that it is focal loss.
+        The loss is focal: from scratch, hard negatives would be ranked by a loss that means nothing yet.
         """
         return Recipe(
             epochs=math.ceil(self.steps * self.batch_size / self.images),
@@ -99,7 +99,6 @@ class DemoRecipe:
             warm_up=_WARM_UP,
             largest_gradient=self.largest_gradient,
             seed=self.seed,
-            loss=LossSettings(balance="focal"),
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from tasks.detector.loss import LossSettings
 from tasks.detector.ssd_mobilenet_v1 import AnchorSpec, SSDMobileNetV1Spec, layers
 from tasks.errors import ModelMistake
 from tasks.identity import sha256_of
@@ -18,6 +19,7 @@ RELU6_CAP = 6.0
 """Greatest activation of the layers without caps of their own."""
 
 _SPEC_KEY = "quantsweep.ssd_mobilenet_v1"
+_LOSS_KEY = "quantsweep.loss"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,9 @@ class Detector:
     """`LAYER/weights` (HWIO; depthwise HWC1) and `LAYER/bias` (channels,) of each layer, float32. The input that
     they expect is RGB in [-1, 1]. A layer that is not a head may have `LAYER/cap` (channels,): the greatest activation
     of each channel, above 0, in place of the 6 of ReLU6."""
+
+    loss: LossSettings | None = None
+    """What it was trained with, None if nobody knows."""
 
     def __post_init__(self) -> None:
         """Checks names, shapes and finiteness against the layer table."""
@@ -62,7 +67,10 @@ class Detector:
     def to_bytes(self) -> bytes:
         """Returns the content of the detector's safetensors file, the same bytes for equal detectors."""
         ordered = {name: np.ascontiguousarray(self.tensors[name]) for name in sorted(self.tensors)}
-        return save(ordered, metadata={_SPEC_KEY: json.dumps(asdict(self.spec), sort_keys=True)})
+        data = save(ordered, metadata={_SPEC_KEY: json.dumps(asdict(self.spec), sort_keys=True)})
+        if self.loss is None:
+            return data
+        return with_metadata(data, _LOSS_KEY, json.dumps(asdict(self.loss), sort_keys=True))
 
     @classmethod
     def from_bytes(cls, data: bytes, origin: str) -> "Detector":
@@ -88,9 +96,14 @@ class Detector:
                 f"{origin} is a safetensors file but not a detector; make one with `quantsweep model import`"
             )
         try:
-            return cls(_spec_from_json(metadata[_SPEC_KEY]), tensors)
+            spec = _spec_from_json(metadata[_SPEC_KEY])
         except (TypeError, ValueError) as error:
             raise ModelMistake(f"{origin} has an architecture that cannot be read: {error}") from error
+        try:
+            loss = LossSettings(**json.loads(metadata[_LOSS_KEY])) if _LOSS_KEY in metadata else None
+        except (TypeError, ValueError) as error:
+            raise ModelMistake(f"{origin} has a training loss that cannot be read: {error}") from error
+        return cls(spec, tensors, loss)
 
     @classmethod
     def load(cls, path: Path) -> "Detector":

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 
@@ -95,7 +96,7 @@ def clipped(scheme: Qat, detector: Detector, kept_float: Collection[str]) -> Det
         bound = clip(rows, recipe.depthwise_bits if layer.kind == "depthwise" else recipe.weight_bits)[:, None]
         cut = np.clip(rows, -bound, bound).reshape(channels.shape)
         tensors[f"{layer.name}/weights"] = np.ascontiguousarray(np.moveaxis(cut, 0, _channel_axis(layer)))
-    return Detector(detector.spec, tensors)
+    return replace(detector, tensors=tensors)
 
 
 def _channel_axis(layer: Layer) -> int:

@@ -3,6 +3,7 @@
 Import this module inside functions only: it imports TensorFlow.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class KerasLearner(GraphLearner):
         for layer in layers(self._detector.spec):
             weights, bias = parameters_of(self._model, layer)
             tensors[f"{layer.name}/weights"], tensors[f"{layer.name}/bias"] = weights.numpy(), bias.numpy()
-        return Detector(self._detector.spec, tensors)
+        return replace(self._detector, tensors=tensors)
 
     def ranges(self) -> Ranges:
         """See `Learner.ranges`; those of activations that stay in float are the first ones."""

@@ -1,6 +1,7 @@
 """Training in torch, of float detectors and, with torchao, of quantized ones."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -145,7 +146,7 @@ class TorchLearner:
             order = (2, 3, 0, 1) if layer.kind == "depthwise" else (2, 3, 1, 0)
             tensors[f"{layer.name}/weights"] = np.ascontiguousarray(weights.transpose(order))
             tensors[f"{layer.name}/bias"] = bias
-        return Detector(self._detector.spec, tensors)
+        return replace(self._detector, tensors=tensors)
 
     def ranges(self) -> Ranges:
         """See `Learner.ranges`."""

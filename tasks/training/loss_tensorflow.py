@@ -3,9 +3,7 @@
 Sources: TensorFlow Object Detection API (TF1), `core/losses.py` (`WeightedSmoothL1LocalizationLoss`,
 `WeightedSigmoidClassificationLoss`, `SigmoidFocalClassificationLoss`, `HardExampleMiner`) and
 `meta_architectures/ssd_meta_arch.py: loss`. As the SSD MobileNetV1 configurations set them:
-`normalize_loss_by_num_matches`; `loss_type: CLASSIFICATION` and `min_negatives_per_image: 0` of the miner;
-`normalize_loc_loss_by_codesize`, which those with focal loss set and that of 2018_01_28 does not (its box loss is four
-times as large).
+`normalize_loss_by_num_matches`, and `loss_type: CLASSIFICATION` of the miner; the rest is `LossSettings`.
 
 Two things are unlike TF1. The miner's suppression of anchors whose predicted boxes overlap by more than 0.99 is left
 out. And the score of the background column does not count: it is never read, and the configurations disagree about
@@ -15,8 +13,8 @@ detector does not say which it was trained for, and learning the other one would
 
 from typing import Any
 
-from tasks.training.recipe import LossSettings
-from tasks.training.targets import BACKGROUND, FOCAL_ALPHA, FOCAL_GAMMA, IGNORED
+from tasks.detector.loss import LossSettings
+from tasks.training.targets import BACKGROUND, IGNORED
 
 
 def detection_loss(
@@ -26,8 +24,8 @@ def detection_loss(
 
     Boxes: smooth L1 (Huber with delta 1), averaged over the four codes, of matched anchors. Scores: sigmoid
     cross-entropy, summed over the columns but background's. With hard negatives that of matched anchors, and in each
-    image of the `negatives_per_match` times matches background anchors (rounded down) of greatest loss, the first of
-    equal ones; with focal balance (Lin et al. 2017, alpha 0.25, gamma 2) that of all anchors but ignored ones.
+    image of the `negatives_per_match` times matches background anchors (rounded down; `least_negatives` at least) of
+    greatest loss, the first of equal ones; with focal balance (Lin et al. 2017) that of all anchors but ignored ones.
 
     Args:
         codes: (B, A, 4) floating tensor, the box outputs.
@@ -51,11 +49,11 @@ def detection_loss(
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=wanted, logits=logits)
     entropy *= tf.cast(tf.not_equal(columns, _place(background)), logits.dtype)
     if settings.balance == "focal":
-        score_loss = tf.reduce_sum(_focal(entropy, logits, wanted), axis=-1)
+        score_loss = tf.reduce_sum(_focal(entropy, logits, wanted, settings), axis=-1)
         is_counted = tf.not_equal(target_columns, IGNORED)
     else:
         score_loss = tf.reduce_sum(entropy, axis=-1)
-        is_counted = is_matched | _hard_negatives(score_loss, is_matched, is_background, settings.negatives_per_match)
+        is_counted = is_matched | _hard_negatives(score_loss, is_matched, is_background, settings)
     box_loss = tf.reduce_mean(_smooth_l1(codes - target_codes), axis=-1)
     none = tf.zeros((), codes.dtype)
     return (
@@ -104,20 +102,23 @@ def _smooth_l1(difference: Any) -> Any:
     return tf.where(distance < 1.0, 0.5 * tf.square(distance), distance - 0.5)
 
 
-def _focal(entropy: Any, logits: Any, wanted: Any) -> Any:
+def _focal(entropy: Any, logits: Any, wanted: Any, settings: LossSettings) -> Any:
     import tensorflow as tf
 
     scores = tf.sigmoid(logits)
     surprise = wanted * (1 - scores) + (1 - wanted) * scores
-    alpha = wanted * FOCAL_ALPHA + (1 - wanted) * (1 - FOCAL_ALPHA)
-    return alpha * surprise**FOCAL_GAMMA * entropy
+    focal = surprise**settings.focal_gamma * entropy
+    if settings.focal_alpha is None:
+        return focal
+    return (wanted * settings.focal_alpha + (1 - wanted) * (1 - settings.focal_alpha)) * focal
 
 
-def _hard_negatives(score_loss: Any, is_matched: Any, is_background: Any, negatives_per_match: float) -> Any:
+def _hard_negatives(score_loss: Any, is_matched: Any, is_background: Any, settings: LossSettings) -> Any:
     import tensorflow as tf
 
     matches = tf.math.count_nonzero(is_matched, axis=1, keepdims=True, dtype=tf.int32)
-    wanted = tf.cast(tf.cast(matches, tf.float32) * negatives_per_match, tf.int32)
+    wanted = tf.cast(tf.cast(matches, tf.float32) * settings.negatives_per_match, tf.int32)
+    wanted = tf.maximum(wanted, settings.least_negatives)
     least = tf.constant(float("-inf"), score_loss.dtype)
     losses = tf.where(is_background, tf.stop_gradient(score_loss), least)
     order = tf.argsort(losses, axis=1, direction="DESCENDING", stable=True)

@@ -5,8 +5,8 @@ Sources of the formulas: see there.
 
 from typing import Any
 
-from tasks.training.recipe import LossSettings
-from tasks.training.targets import BACKGROUND, FOCAL_ALPHA, FOCAL_GAMMA, IGNORED
+from tasks.detector.loss import LossSettings
+from tasks.training.targets import BACKGROUND, IGNORED
 
 
 def detection_loss(
@@ -34,11 +34,11 @@ def detection_loss(
     wanted = (target_columns[..., None] == columns).to(logits.dtype)
     entropy = _entropy(logits, wanted) * (columns != _place(background)).to(logits.dtype)
     if settings.balance == "focal":
-        score_loss = _focal(entropy, logits, wanted).sum(dim=-1)
+        score_loss = _focal(entropy, logits, wanted, settings).sum(dim=-1)
         is_counted = target_columns != IGNORED
     else:
         score_loss = entropy.sum(dim=-1)
-        is_counted = is_matched | _hard_negatives(score_loss, is_matched, is_background, settings.negatives_per_match)
+        is_counted = is_matched | _hard_negatives(score_loss, is_matched, is_background, settings)
     box_loss = _smooth_l1(codes - target_codes).mean(dim=-1)
     none = torch.zeros((), dtype=codes.dtype, device=codes.device)
     return (
@@ -88,19 +88,22 @@ def _smooth_l1(difference: Any) -> Any:
     return torch.where(distance < 1.0, 0.5 * distance.square(), distance - 0.5)
 
 
-def _focal(entropy: Any, logits: Any, wanted: Any) -> Any:
+def _focal(entropy: Any, logits: Any, wanted: Any, settings: LossSettings) -> Any:
     import torch
 
     scores = torch.sigmoid(logits)
     surprise = wanted * (1 - scores) + (1 - wanted) * scores
-    alpha = wanted * FOCAL_ALPHA + (1 - wanted) * (1 - FOCAL_ALPHA)
-    return alpha * surprise**FOCAL_GAMMA * entropy
+    focal = surprise**settings.focal_gamma * entropy
+    if settings.focal_alpha is None:
+        return focal
+    return (wanted * settings.focal_alpha + (1 - wanted) * (1 - settings.focal_alpha)) * focal
 
 
-def _hard_negatives(score_loss: Any, is_matched: Any, is_background: Any, negatives_per_match: float) -> Any:
+def _hard_negatives(score_loss: Any, is_matched: Any, is_background: Any, settings: LossSettings) -> Any:
     import torch
 
-    wanted = (is_matched.sum(dim=1, keepdim=True) * negatives_per_match).to(torch.int64)
+    wanted = (is_matched.sum(dim=1, keepdim=True) * settings.negatives_per_match).to(torch.int64)
+    wanted = wanted.clamp(min=settings.least_negatives)
     losses = score_loss.detach().masked_fill(~is_background, -torch.inf)
     # Where losses are equal, the first anchors come first; TensorFlow's `argsort` does the same.
     order = torch.argsort(losses, dim=1, descending=True, stable=True)

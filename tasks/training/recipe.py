@@ -4,37 +4,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from tasks.detector.loss import LossSettings
+
 Optimizer = Literal["adamw", "sgd"]
 """`adamw`: Loshchilov and Hutter 2019, betas .9 and .999; `sgd`: with Nesterov momentum .9."""
 
-Balance = Literal["hard_negatives", "focal"]
-"""How the many background anchors are kept from drowning the others."""
-
-
 MOST_HELD_OUT = 512
 """Images kept apart at most: they stay in memory, and more of them say little more."""
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """What a wrong answer costs.
-
-    Source: TensorFlow Object Detection API (TF1), `ssd_mobilenet_v1_coco` of its configurations: `weighted_smooth_l1`,
-    `weighted_sigmoid`, `hard_example_miner`, `normalize_loss_by_num_matches`.
-    """
-
-    balance: Balance = "hard_negatives"
-    """`hard_negatives`: of the background anchors of an image those of the greatest score loss count,
-    `negatives_per_match` for each matched anchor; `focal`: all count, by how surprising they are (Lin et al. 2017)."""
-
-    negatives_per_match: float = 3.0
-    """`max_negatives_per_positive` of the miner."""
-
-    box_weight: float = 1.0
-    """`localization_weight`: factor of the boxes' loss."""
-
-    score_weight: float = 1.0
-    """`classification_weight`: factor of the scores' loss."""
 
 
 @dataclass(frozen=True)

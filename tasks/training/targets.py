@@ -23,12 +23,6 @@ BACKGROUND = -1
 IGNORED = -2
 """Column of an anchor whose answer does not count: it lies in a crowd."""
 
-FOCAL_ALPHA = 0.25
-"""Weight of a wanted score in the focal loss; that of an unwanted one is 1 - alpha."""
-
-FOCAL_GAMMA = 2.0
-"""Power of the surprise in the focal loss."""
-
 
 @dataclass(frozen=True, eq=False)
 class Targets:

@@ -20,10 +20,11 @@ from orchestrator.training_view import LiveTraining, Pace, PlainTraining
 from tasks.coco.dataset import load_dataset
 from tasks.coco.synthetic import CATEGORIES, write_synthetic
 from tasks.detector.class_heads import with_new_classes
+from tasks.detector.loss import Balance, LossSettings
 from tasks.detector.weights import Detector
 from tasks.training import loop
 from tasks.training.learner import TRAINERS, Losses
-from tasks.training.recipe import Balance, Optimizer
+from tasks.training.recipe import Optimizer
 from tests.command import Outcome, quantsweep
 from tests.detectors import tiny_detector
 from tests.tasks.training.toy_learner import TAUGHT, ToyLearner
@@ -133,12 +134,55 @@ def test_it_writes_a_detector_and_the_record_of_its_training(given, sets):
     assert outcome.out.startswith(f"wrote {place} and mine_training.json")
 
 
+def with_loss(given: Path, loss: LossSettings) -> Path:
+    given.write_bytes(replace(tiny_detector(), loss=loss).to_bytes())
+    return given
+
+
+def test_labels_teach_by_what_the_detector_was_trained_with(given, sets):
+    own = LossSettings("hard_negatives", box_weight=4.0)
+    outcome, place = trained(with_loss(given, own), sets)
+    assert LossSettings(**record(place)["recipe"]["loss"]) == own
+    assert "labels teach by hard negatives (3 an object's anchor), as it was trained\n" in outcome.err
+    assert Detector.load(place).loss == own
+
+
+def test_another_loss_is_taken_if_it_is_said_and_the_result_says_so(given, sets):
+    own = LossSettings("hard_negatives")
+    outcome, place = trained(with_loss(given, own), sets, "--balance", "focal", "--focal-alpha", 0.75)
+    assert "labels teach by focal loss (alpha 0.75, gamma 2); it was trained with hard negatives" in outcome.err
+    assert Detector.load(place).loss == LossSettings("focal", focal_alpha=0.75)
+
+
+def test_who_learns_from_the_first_detector_alone_is_still_what_that_was_trained_for(given, sets):
+    own = LossSettings("focal", focal_alpha=0.5)
+    outcome, place = trained(with_loss(given, own), sets, "--distillation", 1, "--balance", "hard_negatives")
+    assert "labels teach" not in outcome.err
+    assert Detector.load(place).loss == own
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--focal-alpha", 0.75), "--focal-alpha belongs to focal loss"),
+        (("--focal-alpha", 0.75, "--balance", "hard_negatives"), "--focal-alpha belongs to focal loss"),
+        (("--focal-alpha", 1, "--balance", "focal"), "--focal-alpha is 1.0; it must be between 0 and 1"),
+    ],
+)
+def test_an_alpha_that_means_nothing_is_refused(options, message, given, sets):
+    outcome, place = trained(given, sets, *options)
+    assert outcome.code == 2 and message in outcome.err
+    assert not place.exists()
+
+
 def test_progress_is_on_standard_error_line_by_line(given, sets):
     outcome, _ = trained(given, sets)
     lines = outcome.err.splitlines()
     assert lines[0] == "classes kept: the detector's own class heads, for 12 categories with boxes"
-    assert "12 images, 1 of them held out" in lines[1]
-    assert "update 0 of 6, held-out" in lines[2]
+    loss = "focal loss (alpha 0.25, gamma 2)"
+    assert lines[1] == f"labels teach by {loss}; the detector does not say what it was trained with"
+    assert "12 images, 1 of them held out" in lines[2]
+    assert "update 0 of 6, held-out" in lines[3]
     assert all(word in lines[-1] for word in ("update 6 of 6, loss", "held-out", "images/s", "done after"))
 
 
@@ -477,7 +521,7 @@ def test_help_offers_what_trainers_and_recipes_know():
     hints = get_type_hints(command.train)
     assert get_args(hints["trainer"]) == TRAINERS
     assert get_args(hints["optimizer"]) == get_args(Optimizer)
-    assert get_args(hints["balance"]) == get_args(Balance)
+    assert get_args(hints["balance"])[0] == Balance
     assert get_args(hints["classes"]) == get_args(fine_tuning.Classes)
 
 

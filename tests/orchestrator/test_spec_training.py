@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.spec import parse_spec
+from tasks.detector.loss import LossSettings
 from tasks.errors import SpecMistake
 from tasks.quantize.schemes import Qat
-from tasks.training.recipe import LossSettings, Recipe
+from tasks.training.recipe import Recipe
 
 HEAD = """
 name: qat
@@ -62,12 +63,25 @@ def test_the_recipe_has_the_axes_of_the_scheme_and_the_settings_of_the_spec():
         "{scheme: qat_int8, epochs: 3, training_seed: 7}",
         "training: {batch_size: 4, optimizer: sgd, balance: hard_negatives, augmentation: {crop: 0}, patience: null}",
     )
-    recipe = _schemes(spec)[1].recipe(**spec.training.recipe)
+    recipe = _schemes(spec)[1].recipe(**spec.training.recipe(None))
     assert (recipe.epochs, recipe.seed, recipe.batch_size, recipe.optimizer) == (3, 7, 4, "sgd")
     assert (recipe.loss.balance, recipe.augmentation.crop, recipe.patience) == ("hard_negatives", 0.0, None)
-    assert _schemes(_spec())[1].recipe(**_spec().training.recipe) == Recipe(
+    assert _schemes(_spec())[1].recipe(**_spec().training.recipe(None)) == Recipe(
         epochs=2, learning_rate=1e-4, distillation_weight=1.0, freeze_point=0.5, loss=LossSettings(balance="focal")
     )
+
+
+def test_labels_teach_by_the_loss_that_the_detector_was_trained_with_unless_the_spec_says_another():
+    known = LossSettings("hard_negatives", box_weight=4.0)
+    losses = [
+        _spec(rest=f"training: {text}").training.recipe(known)["loss"]
+        for text in ("{}", "{balance: focal}", "{balance: focal, focal_alpha: 0.75}")
+    ]
+    assert losses == [
+        known,
+        LossSettings("focal", box_weight=4.0),
+        LossSettings("focal", focal_alpha=0.75, box_weight=4.0),
+    ]
 
 
 def test_labels_are_needed_unless_only_the_float_detector_teaches():
@@ -105,6 +119,8 @@ def test_a_wrong_training_is_refused_with_the_rule_the_value_and_the_choices(nam
         ("{batch_size: 0}", "`training.batch_size` is 0"),
         ("{optimiser: sgd}", "unknown key `training.optimiser`; choices: images, annotations, batch_size, optimizer"),
         ("{annotations: a.json}", "annotations without images"),
+        ("{focal_alpha: 0.75}", "focal_alpha belongs to focal loss: give `balance: focal`, too"),
+        ("{balance: focal, focal_alpha: 1}", "`training.focal_alpha` is 1: Input should be less than 1"),
         ("{augmentation: {mirror: 2}}", "`training.augmentation.mirror` is 2"),
     ],
 )

@@ -1,5 +1,7 @@
 """Binary weights: one bit a weight and one scale a channel. Simulated: no kernel here computes on bits."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from tasks.detector.ssd_mobilenet_v1 import Layer, layers
@@ -26,7 +28,7 @@ def binarized(detector: Detector, name: str = "binary") -> Detector:
         f"{layer.name}/weights": _binary(detector.tensors[f"{layer.name}/weights"], layer)
         for layer in layers(detector.spec)
     }
-    return Detector(detector.spec, detector.tensors | changed)
+    return replace(detector, tensors=detector.tensors | changed)
 
 
 def _binary(weights: np.ndarray, layer: Layer) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Clustered weights: non-uniform quantization to a codebook a layer. Simulated: no kernel here looks codes up."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from tasks.detector.ssd_mobilenet_v1 import layers
@@ -80,7 +82,8 @@ def _weights(detector: Detector) -> dict[str, np.ndarray]:
 
 
 def _with_weights(detector: Detector, weights: dict[str, np.ndarray]) -> Detector:
-    return Detector(detector.spec, detector.tensors | {f"{name}/weights": value for name, value in weights.items()})
+    changed = {f"{name}/weights": value for name, value in weights.items()}
+    return replace(detector, tensors=detector.tensors | changed)
 
 
 def _size(name: str) -> int:

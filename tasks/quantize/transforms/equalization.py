@@ -3,6 +3,8 @@
 Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.1.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from tasks.detector.ssd_mobilenet_v1 import Layer, layers
@@ -49,7 +51,7 @@ def equalized(detector: Detector, name: str = "equalized") -> Detector:
     even = _rescaled(detector, {name: scale * common[name] for name, scale in scales.items()})
     limits = {f"{name}/cap": (cap / common[name]).astype(np.float32) for name, cap in caps.items()}
     others = {key: tensor for key, tensor in even.items() if key not in limits}
-    return Detector(detector.spec, others | {key: cap for key, cap in limits.items() if (cap != RELU6_CAP).any()})
+    return replace(detector, tensors=others | {key: cap for key, cap in limits.items() if (cap != RELU6_CAP).any()})
 
 
 def equalized_fused(detector: Detector, name: str = "equalized_fused") -> Detector:
@@ -69,7 +71,7 @@ def equalized_fused(detector: Detector, name: str = "equalized_fused") -> Detect
     bounds = _bounds(detector)
     shares = {layer.name: bounds[layer.name] / _cap(detector, layer) for layer in _inner(detector)}
     least = {name: np.where(share < 1, share, np.inf) for name, share in shares.items()}
-    return Detector(detector.spec, _rescaled(detector, _scales(detector, least)))
+    return replace(detector, tensors=_rescaled(detector, _scales(detector, least)))
 
 
 def _scales(detector: Detector, least: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -8,8 +8,8 @@ import pytest
 
 from tasks.detector.anchors import anchors
 from tasks.detector.importers import import_detector
+from tasks.detector.importers.pipeline import spec_from_pipeline
 from tasks.detector.importers.text_proto import parse
-from tasks.detector.importers.tf1_checkpoint import spec_from_pipeline
 from tasks.detector.keras_model import build_keras
 from tasks.detector.ssd_mobilenet_v1 import AnchorSpec, SSDMobileNetV1Spec
 from tasks.detector.weights import Detector

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli.model import app
+from tasks.detector.loss import LossSettings
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.detector.weights import Detector
 from tasks.errors import UserMistake
@@ -121,3 +122,57 @@ def test_help_loads_no_framework() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+CONFIG = """
+model { ssd {
+  num_classes: 4
+  image_resizer { fixed_shape_resizer { height: 96 width: 96 } }
+  matcher { argmax_matcher { force_match_for_each_row: true } }
+  feature_extractor { type: 'ssd_mobilenet_v1' depth_multiplier: DEPTH conv_hyperparams { activation: RELU_6 } }
+  post_processing { score_converter: SIGMOID }
+  loss {
+    classification_loss { weighted_sigmoid_focal { alpha: 0.75 gamma: 2.0 } }
+    localization_loss { weighted_smooth_l1 { } }
+  }
+  normalize_loc_loss_by_codesize: true
+} }
+"""
+
+
+def _config(folder: Path, detector: Detector, name: str = "pipeline.config") -> Path:
+    path = folder / name
+    path.write_text(CONFIG.replace("DEPTH", str(detector.spec.depth_multiplier)))
+    return path
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_the_configuration_says_what_the_detector_was_trained_with(
+    beside: bool, source: Path, small_detector: Detector, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.safetensors"
+    config = _config(tmp_path, small_detector, "pipeline.config" if beside else "other.config")
+    output = _invoke("import", source, "--out", out, *(() if beside else ("--config", config)))
+    assert "trained with      focal loss (alpha 0.75, gamma 2)" in output
+    assert Detector.load(out).loss == LossSettings("focal", focal_alpha=0.75)
+
+
+def test_a_configuration_that_happens_to_lie_there_and_is_of_no_use_is_noted(
+    source: Path, small_detector: Detector, tmp_path: Path
+) -> None:
+    out, config = tmp_path / "out.safetensors", _config(tmp_path, small_detector)
+    config.write_text(config.read_text().replace("num_classes: 4", "num_classes: 7"))
+    output = _invoke("import", source, "--out", out)
+    assert "note:" in output and "its number of score columns is 8, not 5" in output
+    assert "trained with      unknown" in output
+    assert Detector.load(out).loss is None
+
+
+def test_a_configuration_that_was_named_and_is_of_no_use_is_refused(
+    source: Path, small_detector: Detector, tmp_path: Path
+) -> None:
+    out, config = tmp_path / "out.safetensors", _config(tmp_path, small_detector, "other.config")
+    config.write_text(config.read_text().replace("weighted_sigmoid_focal", "weighted_softmax"))
+    assert "classification_loss is weighted_softmax" in _mistake("import", source, "--out", out, "--config", config)
+    assert "cannot be read" in _mistake("import", source, "--out", out, "--config", tmp_path / "absent.config")
+    assert not out.exists()

@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.training.recipe import LossSettings
+from tasks.detector.loss import LossSettings
 from tasks.training.targets import BACKGROUND, IGNORED
 
+HARD_NEGATIVES = LossSettings("hard_negatives")
 BALANCES = [
-    LossSettings(),
-    LossSettings(negatives_per_match=1.5),
-    LossSettings(balance="focal"),
+    HARD_NEGATIVES,
+    LossSettings("hard_negatives", negatives_per_match=1.5, least_negatives=5),
+    LossSettings("focal"),
+    LossSettings("focal", focal_alpha=0.75, focal_gamma=1.5),
+    LossSettings("focal", focal_alpha=None, focal_gamma=0.0),
 ]
 BACKGROUNDS = [None, 0]
 Answers = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -96,7 +99,10 @@ def plain_losses(*batch: np.ndarray, settings: LossSettings, background: int | N
                 entropy = plain_entropy(logit, place == column)
                 if settings.balance == "focal":
                     right = math.exp(-entropy)
-                    entropy *= (0.25 if place == column else 0.75) * (1 - right) ** 2
+                    alpha = settings.focal_alpha
+                    entropy *= (1 - right) ** settings.focal_gamma
+                    if alpha is not None:
+                        entropy *= alpha if place == column else 1 - alpha
                 loss += entropy
             if column >= 0:
                 matched += 1
@@ -107,7 +113,8 @@ def plain_losses(*batch: np.ndarray, settings: LossSettings, background: int | N
             elif column == BACKGROUND:
                 of_background.append(loss)
         if settings.balance == "hard_negatives":
-            of_background = sorted(of_background)[::-1][: int(settings.negatives_per_match * matched)]
+            count = max(int(settings.negatives_per_match * matched), settings.least_negatives)
+            of_background = sorted(of_background)[::-1][:count]
         score_loss += sum(of_background)
         matches += matched
     return box_loss / max(matches, 1), score_loss / max(matches, 1)
@@ -211,7 +218,7 @@ def test_no_gradient_flows_into_the_teacher() -> None:
 def test_the_box_loss_is_quadratic_near_zero_linear_beyond_and_blind_to_background(losses: Losses) -> None:
     codes = np.array([[[0.5, 0, 0, 0], [3, 0, 0, 0], [100, 100, 100, 100], [9, 9, 9, 9]]], np.float32)
     found = np.array([[0, 1, BACKGROUND, IGNORED]], np.int32)
-    box_loss, _ = losses(codes, np.zeros((1, 4, 2), np.float32), np.zeros_like(codes), found, settings=LossSettings())
+    box_loss, _ = losses(codes, np.zeros((1, 4, 2), np.float32), np.zeros_like(codes), found, settings=HARD_NEGATIVES)
     assert box_loss == pytest.approx((0.5 * 0.5**2 + 2.5) / 4 / 2)
 
 
@@ -220,7 +227,7 @@ def test_the_worst_background_anchors_count_three_for_each_match_and_the_first_o
     logits = np.array([[[0.0], [-9], [1], [2], [1], [-5], [8]]], np.float32)
     found = np.array([[0, BACKGROUND, BACKGROUND, BACKGROUND, BACKGROUND, BACKGROUND, IGNORED]], np.int32)
     codes = np.zeros((1, 7, 4), np.float32)
-    _, score_loss = losses(codes, logits, codes, found, settings=LossSettings())
+    _, score_loss = losses(codes, logits, codes, found, settings=HARD_NEGATIVES)
     expected = plain_entropy(0, 1) + plain_entropy(2, 0) + 2 * plain_entropy(1, 0)
     assert score_loss == pytest.approx(expected, rel=1e-5)
 
@@ -235,12 +242,12 @@ def test_of_equal_negatives_the_first_learn_in_both_frameworks() -> None:
     logits, codes = np.zeros((1, 6, 1), np.float32), np.zeros((1, 6, 4), np.float32)
     places = torch.from_numpy(logits).requires_grad_()
     loss_torch.detection_loss(
-        torch.from_numpy(codes), places, torch.from_numpy(codes), torch.from_numpy(found), LossSettings(), None
+        torch.from_numpy(codes), places, torch.from_numpy(codes), torch.from_numpy(found), HARD_NEGATIVES, None
     )[1].backward()
     answers = tf.constant(logits)
     with tf.GradientTape() as tape:
         tape.watch(answers)
-        loss = loss_tensorflow.detection_loss(codes, answers, codes, tf.constant(found), LossSettings(), None)[1]
+        loss = loss_tensorflow.detection_loss(codes, answers, codes, tf.constant(found), HARD_NEGATIVES, None)[1]
     assert places.grad is not None
     wanted = [[True, True, True, True, False, False]]
     assert (places.grad[..., 0] != 0).tolist() == wanted
@@ -253,14 +260,14 @@ def test_the_negatives_of_an_image_are_counted_by_its_own_matches(losses: Losses
     logits = np.array([[[0.0], [-9]], [[5], [5]]], np.float32)
     found = np.array([[0, BACKGROUND], [BACKGROUND, BACKGROUND]], np.int32)
     codes = np.zeros((2, 2, 4), np.float32)
-    _, score_loss = losses(codes, logits, codes, found, settings=LossSettings())
+    _, score_loss = losses(codes, logits, codes, found, settings=HARD_NEGATIVES)
     assert score_loss == pytest.approx(plain_entropy(0, 1) + plain_entropy(-9, 0), rel=1e-5)
 
 
 @BOTH
 def test_without_objects_only_the_focal_loss_has_something_to_say(losses: Losses) -> None:
     batch = drawn(3, images=1)
-    assert losses(*batch, settings=LossSettings()) == (0, 0)
+    assert losses(*batch, settings=HARD_NEGATIVES) == (0, 0)
     box_loss, score_loss = losses(*batch, settings=LossSettings(balance="focal"))
     assert box_loss == 0
     assert score_loss == pytest.approx(plain_losses(*batch, settings=LossSettings(balance="focal"))[1], rel=1e-5)
@@ -300,7 +307,7 @@ def test_the_order_of_images_does_not_change_the_losses(losses: Losses, seed: in
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**20), few=st.floats(0, 5), more=st.floats(0, 5))
 def test_more_negatives_never_lower_the_score_loss(losses: Losses, seed: int, few: float, more: float) -> None:
-    counts = [LossSettings(negatives_per_match=few), LossSettings(negatives_per_match=few + more)]
+    counts = [LossSettings("hard_negatives", negatives_per_match=each) for each in (few, few + more)]
     one, other = (losses(*drawn(seed), settings=settings)[1] for settings in counts)
     assert other >= one * (1 - 1e-6)
 
