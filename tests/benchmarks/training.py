@@ -24,6 +24,10 @@ Row = dict[str, Any]
 ALGORITHMS = {"qat_int8": ["min_max"], "qat_int4": ["min_max", "mse"]}
 """Ranges of weights that trainings start from."""
 
+LOSSES = {"demo": "", "real": "balance: focal, focal_alpha: 0.75, "}
+"""What the detectors were trained with; the second as TensorFlow's configuration
+`ssd_mobilenet_v1_0.75_depth_quantized_300x300_coco14_sync` says."""
+
 LEAST_LOSS = 0.002
 """AP that must have been lost for a share of it to mean anything."""
 
@@ -48,7 +52,7 @@ def spec_of(subject: str, arguments: argparse.Namespace) -> str:
     return f"""
 name: training-{subject}
 {SETS[subject]}
-training: {{{images}batch_size: {arguments.batch}, patience: null}}
+training: {{{images}{LOSSES[subject]}batch_size: {arguments.batch}, patience: null}}
 space:
   - {{runtime: litert, scheme: static_int8, {axes}}}
   - {{runtime: litert, scheme: static_int4, {axes}, weight_algorithm: [min_max, mse]}}{trained}
