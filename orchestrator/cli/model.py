@@ -110,7 +110,7 @@ def _with_loss(detector: "Detector", source: Path, config: Path | None) -> "Dete
     except ModelMistake as error:
         if config is not None:
             raise
-        typer.echo(f"note: the detector does not learn from it what it was trained with: {error}", err=True)
+        typer.echo(f"note: what it was trained with stays unknown: {error}", err=True)
         return detector
 
 

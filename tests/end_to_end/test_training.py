@@ -74,6 +74,17 @@ def test_a_dry_run_counts_the_trainings_that_are_left(world, swept, tmp_path):
     assert "trainings" not in quantsweep("sweep", spec, *places, "--dry-run").out
 
 
+def test_a_dry_run_says_by_which_loss_labels_teach(world, tmp_path):
+    def told(weight: str) -> str:
+        space = f"\n  - {{scheme: qat_int8, calibration_images: 4, distillation_weight: {weight}}}"
+        spec = world.spec("labels", space, training=TRAINING)
+        return quantsweep("sweep", spec, "--db", tmp_path / "new.db", "--dry-run").out
+
+    words = "labels teach by focal loss (alpha 0.25, gamma 2); the detector does not say what it was trained with"
+    assert words in " ".join(told("[0.5, 1]").split())
+    assert "labels teach" not in told("1")
+
+
 def test_what_is_exported_says_how_it_was_trained(swept, tmp_path):
     _, _, _, (_, *places) = swept
     outcome = quantsweep("export", TRAINED, "--out", tmp_path / "out", *places[:4])
