@@ -4,6 +4,7 @@ XNNPACK names its operators by kind, type and microkernel only. It executes thos
 what it can do once for all images, and puts conversions before some that quantize their activations.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -34,6 +35,9 @@ _KINDS: dict[str, tuple[str, ...]] = {
 """What XNNPACK calls (src/operators/*.c, xnn_operator_type_to_string) what LiteRT hands to it."""
 
 _CHANGES_FORM = ("Convert", "Transpose", "Copy")
+
+_SCALED_AT_EACH_INFERENCE = re.compile(r"\bQ[DP]U?8\b")
+"""XNNPACK's names of 8-bit integers that get their scale at each inference: signed, unsigned, packed; by CPU."""
 
 
 def executed(
@@ -109,8 +113,11 @@ def _extra(item: Execution, time_ms: float, following: Operator | None, place: i
         operator=item.name.partition(" (")[0],
         role=role,
         layer=following.layer if following else None,
-        # QD8 is what XNNPACK calls 8-bit integers that get their scale at each inference.
-        arithmetic="int8" if "QD8" in item.name else following.input_type if following else "float32",
+        arithmetic="int8"
+        if _SCALED_AT_EACH_INFERENCE.search(item.name)
+        else following.input_type
+        if following
+        else "float32",
         kernel=f"XNNPACK {item.name}",
         macs=0,
         time_ms=time_ms,

@@ -47,10 +47,11 @@ def test_left_alone_it_computes_in_float32_whatever_the_cpu_can_do():
 
 @pytest.mark.parametrize("name", PRECISIONS[1:])
 def test_half_precision_is_executed_where_the_cpu_has_it_and_told_where_not(name):
-    shares = executed(float32_onnx(), precision(name))
-    assert set(shares) <= {name, "float32"}
+    halves = set(executed(float32_onnx(), precision(name))) - {"float32"}
+    # A CPU that has bfloat16 alone takes it for float16, too.
+    assert halves <= {name, "bfloat16"}
     error = np.abs(run(float32_onnx(), precision(name))[1] - run(float32_onnx())[1]).max()
-    assert (error > 1e-5) == (name in shares)
+    assert (error > 1e-5) == bool(halves)
     assert error < 0.08
 
 
