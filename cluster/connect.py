@@ -99,6 +99,12 @@ class RayExecutor:
         """Whether there is one node for everything; see `Executor.shares_benchmark_node`."""
         return not self._others()
 
+    @property
+    def training_width(self) -> int:
+        """GPUs, or else CPUs; see `Executor.training_width`."""
+        gpus = sum(node.gpus for node in gpu_nodes(self._live(), cpus=1))
+        return gpus or max(1, self.cpus)
+
     def put(self, value: Any) -> Any:
         """Puts a value in the object store; see `Executor.put`."""
         return self._ray.put(value)

@@ -32,6 +32,10 @@ class Executor(Protocol):
     def shares_benchmark_node(self) -> bool:
         """Whether other tasks have no node but that of the benchmarks, so that one waits for the other."""
 
+    @property
+    def training_width(self) -> int:
+        """Trainings that run side by side: as many as there are GPUs, or CPUs where there are none; at least 1."""
+
     def put(self, value: Any) -> Ref:
         """Shares a value with all tasks, read-only.
 

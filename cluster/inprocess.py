@@ -43,6 +43,7 @@ class InProcessExecutor:
     benchmark_node = _NODE
     is_here = True
     shares_benchmark_node = True
+    training_width = 1
 
     def __init__(self) -> None:
         """Gives this process the environment that a worker would have, where nothing else is set."""

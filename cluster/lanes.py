@@ -41,8 +41,12 @@ TENSORFLOW = Lane(
 TORCH = Lane("torch")
 """Work that imports torch."""
 
-TRAINING_TENSORFLOW = Lane("training on tensorflow", environment=TENSORFLOW.environment, wants_gpu=True)
-"""Training with TensorFlow."""
+TRAINING_TENSORFLOW = Lane(
+    "training on tensorflow",
+    environment={**TENSORFLOW.environment, "TF_FORCE_GPU_ALLOW_GROWTH": "true"},
+    wants_gpu=True,
+)
+"""Training with TensorFlow, which would take all memory of a GPU and keep it while torch has its turn there."""
 
 TRAINING_TORCH = Lane("training on torch", wants_gpu=True)
 """Training with torch."""

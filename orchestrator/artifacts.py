@@ -11,7 +11,7 @@ from orchestrator.block import DEFAULT_RUNTIME
 from orchestrator.calibration import Calibration
 from orchestrator.graph import Graph
 from orchestrator.images import PreparedImages
-from orchestrator.plan import Plan
+from orchestrator.plan import TRAINED_FOR, Plan
 from orchestrator.sensitivity import Sensitivities
 from orchestrator.trainings import Trainings, Watch, patient
 from results.store import Store
@@ -19,7 +19,7 @@ from tasks.errors import TrainingStopped
 from tasks.quantize.artifact import observed_by, source_of, toolchain_versions
 from tasks.quantize.builders import builder_of
 from tasks.quantize.kept_layers import NONE
-from tasks.quantize.schemes import Qat, Scheme
+from tasks.quantize.schemes import TRAINING_AXES, Qat, Scheme
 from tasks.quantize.transforms.base import transform_of
 from tasks.steps import artifacts as steps
 from tasks.types import Artifact, Failure, TrainingProgress
@@ -234,15 +234,20 @@ def ranked_by(scheme: Scheme) -> Scheme:
     """Tells which scheme's ranking of layers serves another one.
 
     How much noise a layer's numbers suffer lies in the numbers, not in who rounds them: litert-quantizer, which makes
-    an artifact in a tenth of a second, ranks for every toolchain of other runtimes.
+    an artifact in a tenth of a second, ranks for every toolchain of other runtimes, and for every training, whose
+    layers must be kept before anybody knows who makes what of it.
 
     Args:
         scheme: One that needs a ranking.
 
     Returns:
-        Itself without kept layers if it is made for LiteRT, else what litert-quantizer makes of the same axes.
+        Itself without kept layers if it is made for LiteRT by post-training quantization, else what litert-quantizer
+        makes so of the same axes; of a training, of those axes that it depends on.
     """
     values: dict[str, Any] = {"keep_float": NONE}
+    if isinstance(scheme, Qat):
+        shared = {name: value for name, value in scheme.axes().items() if name in TRAINED_FOR - set(TRAINING_AXES)}
+        return scheme.post_training(**{**shared, **values, "toolchain": "litert_quantizer"})
     if DEFAULT_RUNTIME not in builder_of(scheme).runtimes:
         values["toolchain"] = "litert_quantizer"
     return replace(scheme, **values)

@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import Field, dataclass, fields
 from functools import cache
@@ -192,8 +193,13 @@ def _options_of(names: list[Any] | None) -> dict[str, Option]:
 
 
 def _number(field: Field[Any], value: Any) -> Any:
-    """A whole number is a number, too."""
-    return float(value) if type(value) is int and type(field.default) is float else value
+    """A whole number is a number, too; one that no number can hold is infinite."""
+    if type(value) is not int or type(field.default) is not float:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _wrong_types(own: dict[str, Field[Any]], chosen: dict[str, Any]) -> list[Broken]:

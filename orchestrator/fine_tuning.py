@@ -24,7 +24,7 @@ from tasks.training.checkpoint import versions_of
 from tasks.training.learner import Losses, Trainer
 from tasks.training.loop import advance
 from tasks.training.recipe import Recipe
-from tasks.training.samples import TrainingSet, training_set
+from tasks.training.samples import TrainingSet, taught_categories, training_set
 from tasks.training.trained import TRAINED_SUFFIX, Trained
 from tasks.training.training import Training
 from tasks.types import Postprocessing, RuntimeSettings, TrainingProgress
@@ -54,7 +54,7 @@ def start_of(detector: Detector, dataset: Dataset, classes: Classes, seed: int) 
     """Chooses the class heads.
 
     A category of the set is known if the detector has a column of its id, and, where it names its columns, of its
-    name. Categories without a box do not count.
+    name. Categories without a box to learn from do not count.
 
     Args:
         detector: The detector that was given.
@@ -69,11 +69,7 @@ def start_of(detector: Detector, dataset: Dataset, classes: Classes, seed: int) 
         DataMistake: If the set has no box, or new heads would need a category of id 0, which is the background's, or
             old ones know no category of the set.
     """
-    assert dataset.annotations is not None
-    boxed = set(dataset.annotations.category_ids[~dataset.annotations.crowds].tolist())
-    categories = {number: name for number, name in dataset.categories.items() if number in boxed}
-    if not categories:
-        raise DataMistake(f"{dataset.name} has no box to learn from; training needs annotated objects")
+    categories = taught_categories(dataset)
     unknown = _unknown(detector, categories)
     counted = f"{len(categories)} categories with boxes"
     if classes == "keep" or (classes == "auto" and not unknown):

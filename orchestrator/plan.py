@@ -19,14 +19,15 @@ from tasks.detector.weights import Detector
 from tasks.errors import DataMistake, SpecMistake
 from tasks.host import this_host
 from tasks.identity import key_of
-from tasks.quantize.artifact import toolchain_versions
+from tasks.quantize.artifact import observation_packages, toolchain_versions
 from tasks.quantize.builders import builder_of
 from tasks.quantize.kept_layers import kept_layers
 from tasks.quantize.schemes import TRAINING_AXES, Qat, Scheme
 from tasks.runtimes.base import runtime_of
 from tasks.storage import ArtifactStorage
-from tasks.training.learners import PACKAGES_OF_TRAINERS
+from tasks.training.checkpoint import versions_of
 from tasks.training.recipe import Recipe
+from tasks.training.samples import TrainingSet, taught_categories, training_set
 from tasks.types import Artifact, Host, RuntimeSettings
 
 _LATENCY_PROTOCOL = "v2: paired blocks in rounds of fresh processes"
@@ -34,10 +35,10 @@ _LATENCY_PROTOCOL = "v2: paired blocks in rounds of fresh processes"
 INTERVAL_METHOD = "v1: paired percentile bootstrap over images"
 """How the interval of a loss is estimated."""
 
-_TRAINED_FOR = (
+TRAINED_FOR = frozenset((
     "granularity", "symmetry", "weight_algorithm", "keep_float", "range_estimator", "calibration_images",
     "calibration_seed", "transform", *TRAINING_AXES,
-)  # fmt: skip
+))  # fmt: skip
 """Axes of a scheme that its training depends on; the others say what is made of the result."""
 
 RANKING_IMAGES = 16
@@ -65,7 +66,7 @@ class Plan:
     calibration: Dataset | None
     """Where representative images come from; None if no variant needs them."""
 
-    training: Dataset | None
+    training: TrainingSet | None
     """What is trained on; None if no variant is trained."""
 
     storage: ArtifactStorage
@@ -113,7 +114,7 @@ class Plan:
     def training_key(self, scheme: Qat) -> str:
         """Returns the key of a training, which schemes share that differ only in what is made of its result."""
         assert self.training is not None
-        axes = {name: value for name, value in scheme.axes().items() if name in _TRAINED_FOR}
+        axes = {name: value for name, value in scheme.axes().items() if name in TRAINED_FOR}
         images = self._calibration_key() if scheme.is_calibrated or scheme.needs_ranking else None
         ranking = _RANKING_PROTOCOL if scheme.needs_ranking else None
         return key_of(
@@ -127,7 +128,7 @@ class Plan:
 
     def training_versions(self, scheme: Qat) -> dict[str, str]:
         """Returns the installed version of each distribution that decides about trained weights."""
-        return {name: version(name) for name in sorted(("quantsweep", *PACKAGES_OF_TRAINERS[scheme.trainer]))}
+        return versions_of(scheme.trainer, observation_packages(scheme))
 
     def sensitivity_key(self, scheme: Scheme, scored: bool) -> str:
         """Returns the key of a sensitivity analysis.
@@ -239,7 +240,8 @@ def prepare(spec: Spec, storage: ArtifactStorage, folder: Path) -> Plan:
     Raises:
         ModelMistake: If the detector cannot be read.
         DataMistake: If images or annotations are missing, damaged, of other classes than the detector's, or used both
-            for calibration and evaluation.
+            for calibration or training and for evaluation; or if training images are fewer than two, or have no
+            labels to learn from.
         SpecMistake: If the calibration set is smaller than a sample that the spec asks for.
     """
     detector = Detector.load(spec.detector) if spec.detector else demo_detector()
@@ -257,18 +259,23 @@ def prepare(spec: Spec, storage: ArtifactStorage, folder: Path) -> Plan:
         refuse_overlap(calibration, evaluation)
         if confirmation is not None:
             refuse_overlap(calibration, confirmation, "calibration", "confirmation")
-    training = _training(spec, folder)
-    if training is not None:
-        refuse_overlap(training, evaluation, "training", "evaluation")
+    trained_on = _training_images(spec, detector, folder)
+    if trained_on is not None:
+        refuse_overlap(trained_on, evaluation, "training", "evaluation")
         if confirmation is not None:
-            refuse_overlap(training, confirmation, "training", "confirmation")
+            refuse_overlap(trained_on, confirmation, "training", "confirmation")
+    training = None if trained_on is None else training_set(trained_on, detector.spec)
     return Plan(spec, detector, evaluation, confirmation, calibration, training, storage, this_host().isa)
 
 
-def _training(spec: Spec, folder: Path) -> Dataset | None:
-    if not any(variant.scheme.is_trained for variant in spec.space.variants):
+def _training_images(spec: Spec, detector: Detector, folder: Path) -> Dataset | None:
+    trained = [each.scheme for each in spec.space.variants if isinstance(each.scheme, Qat) and each.scheme.is_trained]
+    if not trained:
         return None
-    return _images(spec.training_images) if spec.training_images else demo_training(folder)
+    images = _images(spec.training_images) if spec.training_images else demo_training(folder)
+    if any(scheme.learns_from_labels for scheme in trained):
+        _refuse_other_labels(detector, images)
+    return images
 
 
 def _annotated(images: ImageSet) -> Dataset:
@@ -287,6 +294,16 @@ def _refuse_other_classes(detector: Detector, evaluation: Dataset) -> None:
         raise DataMistake(
             f"the annotations {evaluation.annotations_path} are of another set: none of their category ids "
             f"({_few(evaluation.categories)}) is a class of the detector ({_few(known)})"
+        )
+
+
+def _refuse_other_labels(detector: Detector, training: Dataset) -> None:
+    known, taught = set(detector.spec.class_ids) - {0}, taught_categories(training)
+    if not known & taught.keys():
+        raise DataMistake(
+            f"the annotations {training.annotations_path} teach nothing: none of the category ids of their objects "
+            f"({_few(taught)}) is a class of the detector ({_few(known)}); choices: annotations with its ids, or "
+            "`distillation_weight: 1`, which needs none"
         )
 
 

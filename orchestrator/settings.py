@@ -6,14 +6,14 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from orchestrator.document import Document, Place, Problem
 from tasks.detector.loss import Balance, LossSettings, loss_for
-from tasks.training.recipe import Augmentation, Optimizer
+from tasks.training.recipe import MOST_BATCH_IMAGES, SEEDS, Augmentation, Optimizer
 
 DEMO = "demo"
 """In place of a path: the built-in detector, or a synthetic image set."""
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ImageSet(_Strict):
@@ -100,14 +100,15 @@ class StudySettings(_Strict):
     sampler: Literal["tpe", "gp", "nsga2", "random", "qmc", "brute_force"] = "tpe"
     """Who chooses the next variant."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0
     """Seed of the sampler and of the order of images."""
 
     objectives: Annotated[list[ObjectiveName], Field(min_length=1)] = ["latency"]
     """What is made small; several give a Pareto front. Without a budget, `ap_loss` must be among them."""
 
     in_flight: Annotated[int, Field(ge=1, le=1000)] = 8
-    """Variants without a verdict at the same time; the fastest of them are scored first."""
+    """Variants without a verdict at the same time, the fastest of which are scored first; as many again may wait for a
+    training."""
 
     error_rate: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """How often a variant within the budget may be ended wrongly before it was scored on every image."""
@@ -142,7 +143,7 @@ class TrainingSettings(_Strict):
     annotations: Annotated[str, Field(min_length=1)] | None = None
     """COCO-format JSON of these images; training by distillation alone (`distillation_weight: 1`) needs none."""
 
-    batch_size: Annotated[int, Field(ge=1)] = 8
+    batch_size: Annotated[int, Field(ge=1, le=MOST_BATCH_IMAGES)] = 8
     """Images an update."""
 
     optimizer: Optimizer = "adamw"

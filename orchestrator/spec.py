@@ -225,6 +225,9 @@ def _sensitivity(blocks: Any) -> tuple[tuple[Scheme, ...], list[Broken]]:
         if each.scheme.axes().get("keep_float", "") != NONE:
             message = f"{each.scheme.name} cannot be analysed layer by layer; it must have `keep_float: none`"
             broken.append(((), message))
+        if isinstance(each.scheme, Qat):
+            message = f"{each.scheme.name} is trained with all its layers; analyse {each.scheme.post_training.name}"
+            broken.append(((), message))
         if each.runtime != DEFAULT_RUNTIME:
             message = f"layers are analysed on {DEFAULT_RUNTIME} alone, not on {each.runtime}; their order serves all"
             broken.append(((), message))
@@ -247,7 +250,7 @@ def _training_problems(document: Document, file: SpecFile, space: Space) -> list
     if images is None:
         message = f"{trained[0].name} needs images to train on: give `training: {{images: FOLDER, annotations: FILE}}`"
         return [Problem(document.line_of(("space",)), message)]
-    labelled = [scheme for scheme in trained if scheme.distillation_weight < 1]
+    labelled = [scheme for scheme in trained if scheme.learns_from_labels]
     if not labelled or (isinstance(images, ImageSet) and images.annotations):
         return []
     where = "training" if file.training.images else "calibration"

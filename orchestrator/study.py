@@ -202,9 +202,12 @@ class Study:
             strategy, laboratory, self._rules(looks), Watchers((recorder, clock, self._watcher)), earlier=earlier,
             seconds=seconds,
         )  # fmt: skip
-        search.run()
+        try:
+            search.run()
+        finally:
+            # Also after Ctrl-C: a training may have run for long since the last verdict.
+            clock.write()
         recorder.write_reference()
-        clock.write()
         self._submitted = workshop.graph.submitted
         self._note_end(search.stopped_by)
         self._store.finish_sweep(self.key)
@@ -279,10 +282,13 @@ class Study:
 
 
 class _Clock(Unobserved):
-    """Notes the time at each verdict."""
+    """Notes the time whenever something is known of a candidate: a killed driver loses what came after."""
 
     def __init__(self, study: Study, began: float, seconds: float) -> None:
         self._study, self._began, self._earlier = study, began, seconds
+
+    def noted(self, candidate: Candidate) -> None:
+        self.write()
 
     def settled(self, candidate: Candidate) -> None:
         self.write()

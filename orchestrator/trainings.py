@@ -14,7 +14,6 @@ from results.store import Store
 from tasks.errors import TrainingStopped
 from tasks.quantize.schemes import Qat
 from tasks.steps import artifacts as steps
-from tasks.training.samples import training_set
 from tasks.training.trained import TRAINED_SUFFIX
 from tasks.types import Failure, TrainingProgress, scheme_label
 
@@ -61,7 +60,7 @@ class Trainings:
         self._plan, self._graph, self._store, self._detector, self._observer = plan, graph, store, detector, observer
         self._runs: dict[str, _Run] = {}
         self._waiting: deque[_Run] = deque()
-        self._width = max(1, graph.executor.cpus)
+        self._width = graph.executor.training_width
 
     def train(
         self, scheme: Qat, statistics: Ref | None, ranking: tuple[str, ...], watch: Watch, then: Continuation
@@ -93,7 +92,7 @@ class Trainings:
             self._begin()
 
     def _begin(self) -> None:
-        """Begins as many as have a CPU each: workers remember few trainings, and building one again takes seconds."""
+        """Begins as many as run at a time: workers remember few trainings, and building one again takes seconds."""
         while self._waiting and len(self._runs) - len(self._waiting) < self._width:
             run = self._waiting.popleft()
             self._go_on(run)
@@ -108,7 +107,7 @@ class Trainings:
     @cached_property
     def _images(self) -> Ref:
         assert self._plan.training is not None
-        return self._graph.executor.put(training_set(self._plan.training, self._plan.detector.spec))
+        return self._graph.executor.put(self._plan.training)
 
     def _go_on(self, run: _Run) -> None:
         lane = LANES_BY_TRAINER[run.scheme.trainer]

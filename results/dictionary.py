@@ -62,10 +62,12 @@ write an upsert on the primary key.
   of the training process, all threads together; work that was lost with a worker is not in it.
 - `trained_variants` sets what a training bought beside what it cost. `untrained_ap` is of the untrained twin in the
   same sweep: the variant that has `epochs` 0 and equals it in all axes but those of training. What it gained an hour is
-  over the whole training, even if other variants share it. Training images are none of the `datasets`.
+  over the whole training, even if other variants share it. Both views have a training as it is now: one that a study
+  ended, and that a later sweep finished, reads finished in the study, too. Training images are none of the `datasets`.
 - `held_out_loss` is what the training makes small, on training images that were kept apart: the loss against the float
   detector's answers, the labels, or both, as `distillation_weight` has it. Compare it among trainings of one such
-  weight alone. No evaluation image has a part in it.
+  weight alone. No evaluation image has a part in it. `box_loss` and `score_loss`, against the labels, are NULL where
+  the training images have no annotations.
 - Optuna's own tables (`studies`, `trials`, ...) may stand beside these; the view `study_trials` does not need them.
 - Alembic's revision is in `quantsweep_alembic_version`; `quantsweep db upgrade` brings an older schema to the newest.
 

@@ -19,8 +19,9 @@ KEPT_FAILURES: frozenset[str] = frozenset(
     for error in (UnsupportedScheme, TrainingFailed, QuantizationFailed, AuditMismatch, InferenceFailed, ScoringFailed)
 )
 """Reasons that follow from the key alone: the same request fails the same way again, so a rerun keeps the failure.
-All others (`worker_lost`, `never_started`, `unexpected_error`, `benchmark_failed`, `artifact_unreadable`) depend on the
-machine or the moment: the store answers as if the key had never been asked for, and a rerun tries again."""
+All others (`worker_lost`, `never_started`, `unexpected_error`, `benchmark_failed`, `artifact_unreadable`,
+`training_image_unreadable`) depend on the machine or the moment: the store answers as if the key had never been asked
+for, and a rerun tries again."""
 
 
 def kept_failure(connection: Connection, key: str) -> Failure | None:

@@ -60,6 +60,12 @@ class TrainingFailed(TaskFailure):
     reason = "training_failed"
 
 
+class TrainingImageUnreadable(TaskFailure):
+    """A training image is missing, damaged or not of its annotated size."""
+
+    reason = "training_image_unreadable"
+
+
 class TrainingStopped(TaskFailure):
     """A training was ended before its time, since nobody waits for its result any more."""
 

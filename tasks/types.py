@@ -59,11 +59,13 @@ _LABEL_MARKS = {
 
 def _slug(given: str | float) -> str:
     """Makes a value fit for a shell; what is changed gets a few digits of its hash, so that labels stay distinct."""
-    if isinstance(given, int | float):
-        return f"{given:g}"
-    value = given
-    slug = re.sub(r"\W+", "_", value)
-    return slug if slug == value else f"{slug}_{key_of(value)[:4]}"
+    if isinstance(given, int):
+        return str(given)
+    if isinstance(given, float):
+        short = f"{given:g}"
+        return short if float(short) == given else repr(given)
+    slug = re.sub(r"\W+", "_", given)
+    return slug if slug == given else f"{slug}_{key_of(given)[:4]}"
 
 
 @dataclass(frozen=True)
@@ -317,8 +319,10 @@ class TrainingPoint:
 
     box_loss: float | None
     score_loss: float | None
+    """Its parts against the labels; None if the images have no annotations."""
+
     distillation_loss: float | None
-    """Its parts."""
+    """Its part against the float teacher's answers."""
 
     learning_rate: float | None
     """Learning rate of the last update."""

@@ -9,6 +9,11 @@ import pytest
 from cluster.connect import RayExecutor
 from cluster.executor import Executor
 from cluster.inprocess import InProcessExecutor
+from tests.once import begin
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    begin(config)
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,7 @@ def train(
     trainer: Annotated[
         Literal["keras", "torch"], typer.Option(help="Framework that trains; the result is the same kind of file.")
     ] = "keras",
-    seed: Annotated[int, typer.Option(help="Of order and augmentation, held-out images and new heads.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of order and augmentation, and of new heads.")] = 0,
     threads: Annotated[int | None, typer.Option(help="CPU threads; all CPUs unless given.")] = None,
     evaluate_images: Annotated[
         Path | None, typer.Option(help="Folder of other images to score on, before and after.")
@@ -126,6 +126,8 @@ def train(
     """
     from tasks.errors import UserMistake
 
+    if out.is_dir():
+        raise UserMistake(f"{out} is a folder; name the file to write with --out")
     if out.exists() and not force:
         raise UserMistake(f"{out} exists; name another file with --out, or replace it with --force")
     if from_scratch and (trainer != "keras" or distillation):
@@ -182,8 +184,6 @@ def _recipe(augment: bool, **settings: Any) -> "Recipe":
 
     if settings["epochs"] < 1:
         raise UserMistake(f"--epochs is {settings['epochs']}; it must be at least 1")
-    if settings["seed"] < 0:
-        raise UserMistake(f"--seed is {settings['seed']}; it must be at least 0")
     try:
         return Recipe(**settings, augmentation=Augmentation() if augment else NO_AUGMENTATION)
     except ValueError as error:

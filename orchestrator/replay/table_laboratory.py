@@ -43,6 +43,10 @@ class TableLaboratory:
         """Says no: what was trained is in the table like anything else."""
         return False
 
+    def training_key(self, candidate: Candidate) -> str:
+        """Is not asked for: nothing is trained."""
+        raise AssertionError("nothing is trained in a replay")
+
     def train(
         self,
         candidate: Candidate,

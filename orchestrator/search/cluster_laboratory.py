@@ -42,8 +42,8 @@ class ClusterLaboratory:
         """All evaluation images."""
         self.width = max(1, -(-executor.cpus // len(order.within(first.images))))
         """Candidates whose first looks have a shard for every CPU."""
-        self.training_width = max(1, executor.cpus)
-        """Trainings claim a CPU each."""
+        self.training_width = executor.training_width
+        """More would take turns."""
         self.times_elsewhere = not executor.shares_benchmark_node
         """Whether latencies have a node of their own."""
         self.latency_keys: dict[Variant, str] = {}
@@ -81,6 +81,12 @@ class ClusterLaboratory:
         """Whether it is trained, and its artifact not known yet; see `Laboratory`."""
         scheme, plan = candidate.variant.scheme, self._shop.plan
         return scheme.is_trained and known_artifact(plan, self._shop.store, plan.request_key(scheme)) is None
+
+    def training_key(self, candidate: Candidate) -> str:
+        """Names its training; see `Laboratory`."""
+        scheme = candidate.variant.scheme
+        assert isinstance(scheme, Qat)
+        return self._shop.plan.training_key(scheme)
 
     def make(self, candidate: Candidate, then: Callable[[Artifact | Failure], None]) -> None:
         """Makes its artifact or its untrained twin's; see `Laboratory`."""

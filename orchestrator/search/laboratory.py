@@ -37,6 +37,9 @@ class Laboratory(Protocol):
     def needs_training(self, candidate: Candidate) -> bool:
         """Whether its artifact takes a training that was not done yet."""
 
+    def training_key(self, candidate: Candidate) -> str:
+        """Names the training of one that is trained: candidates that differ in what is made of it share it."""
+
     def make(self, candidate: Candidate, then: Callable[[Artifact | Failure], None]) -> None:
         """Makes its artifact; that of its untrained twin if it is untrained."""
 

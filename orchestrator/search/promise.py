@@ -8,11 +8,16 @@ from tasks.types import TrainingProgress
 DIVERGED = 2.0
 """A held-out loss so many times the first one is on no way back."""
 
+LEAST_DIVERGED = 1.0
+"""First losses below count as this. Losses are per object: where rounding costs next to nothing (int8, distilled), the
+first is near 0, and a rate at its peak doubles it on the way to something better."""
+
 DIVERGES_FROM = 1 / 8
 """Share of the updates from which on a training may be found to diverge."""
 
-JUDGED_ALONE_FROM = 1 / 2
-"""Share of the updates from which on a training must have been better than untrained weights once."""
+JUDGED_ALONE_FROM = 3 / 4
+"""Share of the updates from which on a training must have been better than untrained weights once: the rate has come
+down to .15 of its peak there."""
 
 COMPARED_FROM = 1 / 4
 """Share of the updates from which on a training is compared with others."""
@@ -38,7 +43,7 @@ def why_unpromising(progress: TrainingProgress, others: Iterable[TrainingProgres
         return None
     share, first, best = progress.step / progress.steps, progress.points[0].held_out_loss, progress.best.held_out_loss
     now = progress.points[-1].held_out_loss
-    if share >= DIVERGES_FROM and now > DIVERGED * first:
+    if share >= DIVERGES_FROM and now > DIVERGED * max(first, LEAST_DIVERGED):
         return f"it diverges: its held-out loss is {now:.3f} after {share:.0%} of its updates, and was {first:.3f}"
     if share >= JUDGED_ALONE_FROM and progress.best_step == 0:
         return f"in {share:.0%} of its updates its held-out loss was never below the {first:.3f} of untrained weights"

@@ -1,7 +1,8 @@
 """The search: latency first, then accuracy in rungs, of the candidates that could still win; the fastest first.
 
 Trainings cost more than everything else. They begin when nothing is left to look at without one, so that what could
-not win is not trained.
+not win is not trained. Candidates that wait for a training do not keep others from being asked for, until there are as
+many of them as may be in flight: what is asked for later may be faster, and a strategy must learn from results.
 """
 
 import time
@@ -38,7 +39,8 @@ class Rules:
     """What is made small."""
 
     in_flight: int = 8
-    """Most candidates without a verdict. When half of them have one, as many are asked for at once."""
+    """Most candidates without a verdict; as many again may wait for a training. When half of them have one, as many are
+    asked for at once."""
 
     stops: StopRules = field(default_factory=StopRules)
     """When it ends."""
@@ -161,15 +163,22 @@ class Search:
 
     @property
     def _in_flight(self) -> int:
-        return len(self._untimed) + len(self._waiting) + len(self._looked_at) + len(self._trained)
+        """Candidates that something is found out about; those that wait for a training are counted apart."""
+        return len(self._untimed) + len(self._ready) + len(self._looked_at) + len(self._trained)
+
+    @property
+    def _unbegun(self) -> list[Candidate]:
+        """Candidates that wait for a training."""
+        return [candidate for candidate in self._waiting if candidate.is_untrained]
 
     def _ask(self) -> None:
         # Several at a time: they are built side by side, and a node that times is emptied less often.
-        if self._in_flight > self._rules.in_flight // 2:
+        most = self._rules.in_flight
+        if self._in_flight > most // 2 or len(self._unbegun) >= most:
             return
         while self.stopped_by is None:
             why = self._rules.stops.why_no_more(self.spent)
-            if why is None and self._in_flight >= self._rules.in_flight:
+            if why is None and max(self._in_flight, len(self._unbegun)) >= most:
                 return
             ask = self._strategy.ask() if why is None else None
             if ask is None:
@@ -181,11 +190,14 @@ class Search:
                 self._take_up(settled)
                 continue
             candidate = Candidate(ask)
-            candidate.is_untrained = self._laboratory.needs_training(candidate)
             self.candidates.append(candidate)
-            self._untimed.add(candidate)
             self._observer.asked(candidate)
-            self._laboratory.make(candidate, partial(self._take_artifact, candidate))
+            self._make(candidate)
+
+    def _make(self, candidate: Candidate) -> None:
+        candidate.is_untrained = self._laboratory.needs_training(candidate)
+        self._untimed.add(candidate)
+        self._laboratory.make(candidate, partial(self._take_artifact, candidate))
 
     def _take_up(self, candidate: Candidate) -> None:
         """Tells the strategy what an earlier run settled, and could not tell any more."""
@@ -216,8 +228,8 @@ class Search:
         """Begins the trainings of the fastest, once there is nothing else to decide."""
         if self._untimed or self._ready or self._looked_at:
             return
-        while not self._is_due and self._waiting and len(self._trained) < self._laboratory.training_width:
-            candidate = min(self._waiting, key=lambda each: each.ratio)
+        while not self._is_due and self._unbegun and len(self._trained) < self._laboratory.training_width:
+            candidate = min(self._unbegun, key=lambda each: each.ratio)
             self._waiting.remove(candidate)
             self._trained.add(candidate)
             self._laboratory.train(candidate, partial(self._watch, candidate), partial(self._take_trained, candidate))
@@ -242,18 +254,19 @@ class Search:
         return verdict[1]
 
     def _curves(self, candidate: Candidate) -> list[TrainingProgress]:
-        """Learning curves of the other trainings for a candidate's structure, with the same loss."""
+        """Learning curves of the other trainings for a candidate's structure, with the same loss; each once."""
         assert candidate.artifact is not None
         structure, loss = candidate.artifact.structure_sha256, _loss_of(candidate)
-        return [
-            other.training
+        curves = {
+            self._laboratory.training_key(other): other.training
             for other in self.candidates
-            if other is not candidate
-            and other.training is not None
+            if other.training is not None
             and other.artifact is not None
             and other.artifact.structure_sha256 == structure
             and _loss_of(other) == loss
-        ]
+        }
+        curves.pop(self._laboratory.training_key(candidate), None)
+        return list(curves.values())
 
     def _take_trained(self, candidate: Candidate, result: Artifact | Failure) -> None:
         self._trained.discard(candidate)
@@ -333,11 +346,18 @@ class Search:
     def _reopen(self) -> None:
         """Takes back what was decided for the sake of a rival that is not what it seemed."""
         rivals = self.feasible
-        for candidate in self.candidates:
-            was_beaten = candidate.verdict is not None and candidate.verdict.kind in ("dominated", "no_gain")
-            if was_beaten and self._rules.objective.beaten_by(candidate, rivals) is None:
-                candidate.verdict = None
-                self._waiting.append(candidate)
+        reopened = [
+            candidate
+            for candidate in self.candidates
+            if candidate.verdict is not None
+            and candidate.verdict.kind in ("dominated", "no_gain")
+            and self._rules.objective.beaten_by(candidate, rivals) is None
+        ]
+        self._untimed.update(reopened)
+        for candidate in reopened:
+            # What an earlier run decided may never have been trained, or its file may be gone.
+            candidate.verdict = None
+            self._make(candidate)
         self._advance()
 
     def _note(self, candidate: Candidate) -> None:

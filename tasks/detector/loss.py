@@ -1,7 +1,7 @@
 """Losses: what a detector is, or was, trained to make small; both frameworks compute it."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 Balance = Literal["focal", "hard_negatives"]
 """How the many background anchors are kept from drowning the others."""
@@ -24,7 +24,8 @@ class LossSettings:
     by 1."""
 
     focal_gamma: float = 2.0
-    """`gamma` of the focal loss: power of the surprise."""
+    """`gamma` of the focal loss: power of the surprise. 0 with an alpha of None is `weighted_sigmoid` without a miner:
+    sigmoid cross-entropy of all anchors, which nothing balances."""
 
     negatives_per_match: float = 3.0
     """`max_negatives_per_positive` of the miner."""
@@ -56,15 +57,50 @@ class LossSettings:
 
     def __str__(self) -> str:
         """Names what tells it from others, for people."""
+        name, facts = self._named
+        weights = {"box": self.box_weight, "score": self.score_weight}
+        facts += [f"{part} weight {weight:g}" for part, weight in weights.items() if weight != 1]
+        return f"{name} ({', '.join(facts)})" if facts else name
+
+    def is_balanced_by(self, balance: Balance) -> bool:
+        """Tells whether background anchors are kept down in this way.
+
+        Args:
+            balance: The way.
+
+        Returns:
+            Whether they are; by `focal` only if surprise counts, for gamma 0 is sigmoid cross-entropy of all anchors.
+        """
+        return self.balance == balance and (balance != "focal" or self.focal_gamma > 0)
+
+    @property
+    def _named(self) -> tuple[str, list[str]]:
+        """Its name and what belongs to its balance alone."""
         if self.balance == "hard_negatives":
-            least = f", {self.least_negatives} an image at least" if self.least_negatives else ""
-            return f"hard negatives ({self.negatives_per_match:g} an object's anchor{least})"
-        alpha = "none" if self.focal_alpha is None else f"{self.focal_alpha:g}"
-        return f"focal loss (alpha {alpha}, gamma {self.focal_gamma:g})"
+            least = [f"{self.least_negatives} an image at least"] if self.least_negatives else []
+            return "hard negatives", [f"{self.negatives_per_match:g} an object's anchor", *least]
+        alpha = [] if self.focal_alpha is None else [f"alpha {self.focal_alpha:g}"]
+        if not self.is_balanced_by("focal"):
+            return "sigmoid cross-entropy of all anchors", alpha
+        return "focal loss", [*(alpha or ["alpha none"]), f"gamma {self.focal_gamma:g}"]
+
+
+REFERENCES: dict[Balance, LossSettings] = {
+    "focal": LossSettings("focal"),
+    "hard_negatives": LossSettings("hard_negatives", box_weight=4.0),
+}
+"""What each balance is used with, where nobody knows better: its weights were tuned together with it.
+
+Sources: alpha and gamma of Lin et al. 2017, with the weights of the zoo's
+`ssd_mobilenet_v1_fpn_shared_box_predictor_640x640_coco14_sync`; the `pipeline.config` of its
+`ssd_mobilenet_v1_coco_2018_01_28`, which sums the boxes' loss over the four codes."""
 
 
 def loss_for(known: LossSettings | None, balance: Balance | None, focal_alpha: float | None) -> LossSettings:
-    """Chooses the loss of a training: what is said, else what the detector was trained with, else the defaults.
+    """Chooses the loss of a training: what is said, else what the detector was trained with, else focal loss.
+
+    Weights belong to the balance that they were tuned with: another balance than the detector's is that of `REFERENCES`
+    as a whole.
 
     Args:
         known: What the detector was trained with, if it says so.
@@ -74,8 +110,11 @@ def loss_for(known: LossSettings | None, balance: Balance | None, focal_alpha: f
     Returns:
         The loss.
     """
-    said: dict[str, Any] = {"balance": balance, "focal_alpha": focal_alpha}
-    return replace(known or LossSettings(), **{name: value for name, value in said.items() if value is not None})
+    if known is not None and (balance is None or known.is_balanced_by(balance)):
+        loss = known
+    else:
+        loss = REFERENCES[balance or "focal"]
+    return loss if focal_alpha is None else replace(loss, focal_alpha=focal_alpha)
 
 
 def described(loss: LossSettings, known: LossSettings | None) -> str:

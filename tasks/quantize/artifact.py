@@ -14,6 +14,7 @@ from tasks.quantize.audit import check_audit
 from tasks.quantize.builders import Builder, Material, builder_of
 from tasks.quantize.formats.base import format_of
 from tasks.quantize.kept_layers import kept_layers
+from tasks.quantize.observe import OBSERVER
 from tasks.quantize.qat import check_ranges, clipped, first_ranges, trainer_packages
 from tasks.quantize.schemes import Float32, Qat, Scheme
 from tasks.quantize.statistics import Statistics
@@ -133,8 +134,14 @@ def toolchain_packages(scheme: Scheme) -> set[str]:
     names = {"quantsweep", *builder_of(scheme).packages, *trainer_packages(scheme)}
     transform = transform_of(scheme.transform)
     names |= set(transform.packages) if transform else set()
-    before = (source_of(scheme), observed_by(scheme))
-    return names | {name for made in before if made for name in toolchain_packages(made)}
+    source = source_of(scheme)
+    return names | (toolchain_packages(source) if source else set()) | observation_packages(scheme)
+
+
+def observation_packages(scheme: Scheme) -> set[str]:
+    """Returns the names of the distributions that decide about the statistics of a scheme; none if it needs none."""
+    observed = observed_by(scheme)
+    return {OBSERVER, *toolchain_packages(observed)} if observed else set()
 
 
 def _audited(

@@ -14,6 +14,9 @@ from tasks.quantize.flatbuffer import element_type, read, text
 from tasks.quantize.statistics import BINS, FORMAT, Statistics, bin_grid
 from tasks.runtimes.base import input_table
 
+OBSERVER = "ai-edge-litert"
+"""The distribution that runs what is observed."""
+
 _CHUNK = 32768
 """Elements that are counted at a time: scaled values and bin numbers of a chunk stay in the second-level cache, which
 makes counting a quarter faster than whole tensors at once."""
@@ -29,7 +32,7 @@ def statistics_key(model_sha256: str, image_sha256: str) -> str:
     Returns:
         The key.
     """
-    return key_of("activation statistics", FORMAT, BINS, model_sha256, image_sha256, version("ai-edge-litert"))
+    return key_of("activation statistics", FORMAT, BINS, model_sha256, image_sha256, version(OBSERVER))
 
 
 def observe(model: bytes, pixels: np.ndarray, keys: Sequence[str]) -> tuple[Statistics, ...]:

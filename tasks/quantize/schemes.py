@@ -9,7 +9,7 @@ from tasks.quantize.kept_layers import check_keep_float, is_ranked
 from tasks.quantize.transforms.base import NONE as NO_TRANSFORM
 from tasks.quantize.transforms.base import check_transform
 from tasks.training.learner import Trainer
-from tasks.training.recipe import Recipe
+from tasks.training.recipe import SEEDS, Recipe
 
 Toolchain = Literal[
     "converter", "litert_quantizer", "keras", "pt2e", "inductor", "eager", "quantize_dynamic", "onnx", "nncf",
@@ -86,6 +86,9 @@ class Scheme:
                 check(axes[axis])
         if axes.get("calibration_images", 1) < 1:
             raise ValueError(f"calibration_images is {axes['calibration_images']}; it must be at least 1")
+        for axis in ("calibration_seed", "training_seed"):
+            if not 0 <= axes.get(axis, 0) < SEEDS:
+                raise ValueError(f"{axis} is {axes[axis]}; it must be at least 0 and below {SEEDS}")
 
     def absent_axes(self) -> frozenset[str]:
         """Returns the axes that do not exist under the values of the others."""
@@ -309,11 +312,12 @@ class Qat(_Static):
     training_seed: int = 0
     """Seed of the order and the augmentation of training images."""
 
+    post_training: ClassVar[type[_Static]]
+    """What makes the same without a training: the scheme of post-training quantization."""
+
     def __post_init__(self) -> None:
         """Checks the axes of the training, too."""
         super().__post_init__()
-        if self.training_seed < 0:
-            raise ValueError(f"training_seed is {self.training_seed}; it must be at least 0")
         self.recipe()
 
     def absent_axes(self) -> frozenset[str]:
@@ -325,6 +329,11 @@ class Qat(_Static):
     def is_trained(self) -> bool:
         """Whether making it takes a training."""
         return self.epochs > 0
+
+    @property
+    def learns_from_labels(self) -> bool:
+        """Whether training takes annotated images."""
+        return self.is_trained and self.distillation_weight < 1
 
     @property
     def untrained(self) -> Self:
@@ -355,6 +364,7 @@ class QatInt8(Qat, StaticInt8):
     """As `static_int8`, with weights trained for it."""
 
     name = "qat_int8"
+    post_training = StaticInt8
 
     toolchain: Toolchain = "converter"
     """What makes the artifact."""
@@ -365,6 +375,7 @@ class QatInt4(Qat, StaticInt4):
     """As `static_int4`, with weights trained for it."""
 
     name = "qat_int4"
+    post_training = StaticInt4
 
 
 SCHEMES: dict[str, type[Scheme]] = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from tasks.detector.ssd_mobilenet_v1 import layers
 from tasks.detector.weights import Detector
-from tasks.errors import ArtifactUnreadable
+from tasks.errors import ArtifactUnreadable, DataMistake, TrainingImageUnreadable
 from tasks.identity import sha256_of
 from tasks.quantize.artifact import build_artifact
 from tasks.quantize.kept_layers import kept_layers
@@ -157,12 +157,20 @@ def train(
 
     Returns:
         How far it is.
+
+    Raises:
+        TrainingImageUnreadable: If an image is damaged; a mistake of the user, but one of this training alone, which
+            what needs no training does not wait for.
+        TrainingFailed: If a loss is no number.
     """
     kept = kept_layers(scheme.keep_float, [layer.name for layer in layers(detector.spec)], ranking)
     ranges = first_ranges(scheme, detector, statistics)
     simulation, start = simulation_of(scheme, kept), clipped(scheme, detector, kept)
     training = Training(key, scheme.trainer, start, recipe, images, simulation, ranges, teacher=detector)
-    return advance(training, storage, point)
+    try:
+        return advance(training, storage, point)
+    except DataMistake as mistake:
+        raise TrainingImageUnreadable(str(mistake)) from mistake
 
 
 def probe(

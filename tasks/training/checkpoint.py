@@ -1,7 +1,7 @@
 """Checkpoints: all that a training needs to go on elsewhere as if nothing had happened, in one safetensors file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -128,13 +128,26 @@ class Checkpoint:
             best = arrays.pop(_BEST).tobytes()
             state = {name.removeprefix(_STATE): value for name, value in arrays.items()}
             return cls(_standing_from(record), state, best)
-        except (ModelMistake, SafetensorError, ValueError):
+        # What is no checkpoint may have any other fields, of any other types.
+        except (ModelMistake, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
 
-def versions_of(trainer: Trainer) -> dict[str, str]:
-    """Returns the versions of the distributions that a trainer's numbers depend on."""
-    return {name: version(name) for name in (*PACKAGES_OF_TRAINERS[trainer], "numpy")}
+_PACKAGES = ("quantsweep", "numpy", "opencv-python-headless", "pillow")
+"""Distributions that decide about trained weights whoever trains: loop and loss, decoding and augmentation."""
+
+
+def versions_of(trainer: Trainer, others: Iterable[str] = ()) -> dict[str, str]:
+    """Returns the installed version of each distribution that decides about trained weights, without imports.
+
+    Args:
+        trainer: The framework.
+        others: Distributions that decide about where the training starts.
+
+    Returns:
+        Versions by name, sorted.
+    """
+    return {name: version(name) for name in sorted({*_PACKAGES, *PACKAGES_OF_TRAINERS[trainer], *others})}
 
 
 def _standing_from(record: dict[str, Any]) -> Standing:

@@ -36,10 +36,10 @@ class Losses:
     """Losses of a batch; each is a mean that does not grow with the batch."""
 
     box: float
-    """Loss of the boxes against the labels."""
+    """Loss of the boxes against the labels: of images without annotations, 0."""
 
     score: float
-    """Loss of the scores against the labels."""
+    """Loss of the scores against the labels: of images without annotations, as if all were background."""
 
     distillation: float
     """Loss of boxes and scores against the float teacher's; 0 if there is no teacher."""

@@ -4,7 +4,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 
 from tasks.errors import DataMistake, TrainingFailed
 from tasks.identity import sha256_of
@@ -27,6 +27,7 @@ Watcher = Callable[[int, Losses], bool]
 """Told of each update, with the number of those done and its losses; answers whether to go on."""
 
 _MOST_SESSIONS = 2
+_WITHOUT_LABELS = ("distillation", "total")
 
 
 def advance(
@@ -156,9 +157,9 @@ class _Session:
         batch = self._batches.at(step)
         rate = recipe.learning_rate_at(step, self._steps)
         losses = self._learner.step(batch, rate, recipe.is_observing(step, self._steps))
-        if not all(math.isfinite(value) for value in astuple(losses)):
+        if not all(math.isfinite(value) for value in self._measured(losses).values()):
             raise TrainingFailed(
-                f"update {step + 1} of {self._steps} has losses that are no numbers: {_words(losses)}; "
+                f"update {step + 1} of {self._steps} has losses that are no numbers: {self._words(losses)}; "
                 f"a learning rate below {recipe.learning_rate:g} may help"
             )
         stretch = self.standing.stretch.after(losses, len(batch.pixels), time.perf_counter() - start)
@@ -183,12 +184,13 @@ class _Session:
         def mean(total: float) -> float | None:
             return total / stretch.updates if stretch.updates else None
 
+        is_annotated = self._training.images.is_annotated
         return TrainingPoint(
             step=step,
             held_out_loss=self._held_out_loss(step),
             loss=mean(stretch.total),
-            box_loss=mean(stretch.box),
-            score_loss=mean(stretch.score),
+            box_loss=mean(stretch.box) if is_annotated else None,
+            score_loss=mean(stretch.score) if is_annotated else None,
             distillation_loss=mean(stretch.distillation),
             learning_rate=rate,
             images_per_second=stretch.images / max(stretch.seconds, 1e-9) if stretch.updates else None,
@@ -204,10 +206,18 @@ class _Session:
             if not math.isfinite(losses.total):
                 raise TrainingFailed(
                     f"after {step} of {self._steps} updates the held-out images have losses that are no numbers: "
-                    f"{_words(losses)}"
+                    f"{self._words(losses)}"
                 )
             total, images = total + losses.total * len(batch.pixels), images + len(batch.pixels)
         return total / images
+
+    def _measured(self, losses: Losses) -> dict[str, float]:
+        """Losses by name. Of images without annotations, those against labels are of nothing, and left out."""
+        found = asdict(losses)
+        return found if self._training.images.is_annotated else {name: found[name] for name in _WITHOUT_LABELS}
+
+    def _words(self, losses: Losses) -> str:
+        return ", ".join(f"{name} {value:g}" for name, value in self._measured(losses).items())
 
     def _note_best(self) -> str:
         self._best = Trained(self._learner.detector(), self._learner.ranges()).to_bytes()
@@ -249,7 +259,3 @@ class _Clock:
     @property
     def core_seconds(self) -> float:
         return self._before[1] + (time.process_time() - self._since[1] if self._since else 0.0)
-
-
-def _words(losses: Losses) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in asdict(losses).items())

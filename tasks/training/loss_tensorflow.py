@@ -105,9 +105,9 @@ def _smooth_l1(difference: Any) -> Any:
 def _focal(entropy: Any, logits: Any, wanted: Any, settings: LossSettings) -> Any:
     import tensorflow as tf
 
-    scores = tf.sigmoid(logits)
-    surprise = wanted * (1 - scores) + (1 - wanted) * scores
-    focal = surprise**settings.focal_gamma * entropy
+    # A power of the surprise would have the gradient 0 times infinity where that is rounded to 0.
+    log_surprise = tf.math.log_sigmoid((1 - 2 * wanted) * logits)
+    focal = tf.exp(settings.focal_gamma * log_surprise) * entropy
     if settings.focal_alpha is None:
         return focal
     return (wanted * settings.focal_alpha + (1 - wanted) * (1 - settings.focal_alpha)) * focal

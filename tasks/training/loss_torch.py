@@ -90,10 +90,11 @@ def _smooth_l1(difference: Any) -> Any:
 
 def _focal(entropy: Any, logits: Any, wanted: Any, settings: LossSettings) -> Any:
     import torch
+    from torch.nn.functional import logsigmoid
 
-    scores = torch.sigmoid(logits)
-    surprise = wanted * (1 - scores) + (1 - wanted) * scores
-    focal = surprise**settings.focal_gamma * entropy
+    # Not a power of the surprise, for the reason that its twin gives.
+    log_surprise = logsigmoid((1 - 2 * wanted) * logits)
+    focal = torch.exp(settings.focal_gamma * log_surprise) * entropy
     if settings.focal_alpha is None:
         return focal
     return (wanted * settings.focal_alpha + (1 - wanted) * (1 - settings.focal_alpha)) * focal

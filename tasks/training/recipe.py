@@ -1,13 +1,19 @@
 """Recipes: how a detector is trained, whatever the framework."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 from tasks.detector.loss import LossSettings
 
 Optimizer = Literal["adamw", "sgd"]
 """`adamw`: Loshchilov and Hutter 2019, betas .9 and .999; `sgd`: with Nesterov momentum .9."""
+
+MOST_EPOCHS = MOST_BATCH_IMAGES = 10**6
+"""Far more than any training has; databases can hold them, and learning curves count them."""
+
+SEEDS = 2**32
+"""Seeds are below this: all frameworks take those."""
 
 MOST_HELD_OUT = 512
 """Images kept apart at most: they stay in memory, and more of them say little more."""
@@ -73,7 +79,8 @@ class Recipe:
     """Points of the learning curve after the first, at equal distances; the work of one is a task of its own."""
 
     seed: int = 0
-    """Seed of the order and the augmentation of images, of the held-out images, and of first weights."""
+    """Seed of the order and the augmentation of images, and of first weights. The held-out images are the same for all
+    seeds, so that trainings that differ there can be compared by their losses."""
 
     loss: LossSettings = field(default_factory=LossSettings)
     """What a wrong answer costs."""
@@ -83,10 +90,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{item.name} is {value}; it must be a finite number")
         rules = {
-            "epochs": (self.epochs >= 0, "at least 0"),
+            "epochs": (0 <= self.epochs <= MOST_EPOCHS, f"at least 0 and at most {MOST_EPOCHS}"),
             "learning_rate": (self.learning_rate > 0, "above 0"),
-            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "batch_size": (1 <= self.batch_size <= MOST_BATCH_IMAGES, f"at least 1 and at most {MOST_BATCH_IMAGES}"),
             "optimizer": (self.optimizer in get_args(Optimizer), f"one of {', '.join(get_args(Optimizer))}"),
             "weight_decay": (self.weight_decay >= 0, "at least 0"),
             "warm_up": (0 <= self.warm_up < 1, "in [0, 1)"),
@@ -96,7 +107,7 @@ class Recipe:
             "held_out": (0 < self.held_out <= 0.5, "in (0, .5]"),
             "patience": (self.patience is None or self.patience >= 1, "at least 1"),
             "points": (self.points >= 1, "at least 1"),
-            "seed": (self.seed >= 0, "at least 0"),
+            "seed": (0 <= self.seed < SEEDS, f"at least 0 and below {SEEDS}"),
         }
         for name, (is_kept, rule) in rules.items():
             if not is_kept:

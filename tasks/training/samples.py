@@ -27,6 +27,9 @@ LEAST_IMAGES = 2
 
 _ORDER, _AUGMENTATION, _HELD_OUT = 1, 2, 3
 
+_EVERY_SEED = 0
+"""Stands in for the recipe's seed where all seeds are to give the same."""
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
@@ -68,18 +71,43 @@ def training_set(dataset: Dataset, spec: SSDMobileNetV1Spec) -> TrainingSet:
         The training set.
 
     Raises:
-        DataMistake: If there are fewer than two images, or an image is damaged.
+        DataMistake: If there are fewer than two images, or an image whose size no annotation says is damaged.
     """
     if len(dataset) < LEAST_IMAGES:
         rule = f"training needs at least {LEAST_IMAGES} images, one of which is kept apart"
-        raise DataMistake(f"{rule}; {dataset.name} has {len(dataset)}")
+        raise DataMistake(f"{rule}; the training set {dataset.name} has {len(dataset)}")
     column_of = {category: column for column, category in enumerate(spec.class_ids) if category != 0}
-    annotations = dataset.annotations
+    boxes, columns, crowds = zip(*_objects_by_image(dataset, column_of), strict=True)
+    return TrainingSet(dataset.images, boxes, columns, crowds, dataset.annotations is not None, dataset.fingerprint)
+
+
+def taught_categories(dataset: Dataset) -> dict[int, str]:
+    """Lists the categories that labels can teach: those of an object that is no crowd, with an area in its image.
+
+    Args:
+        dataset: The images, with or without annotations.
+
+    Returns:
+        Their names by id, sorted by id; at least one.
+
+    Raises:
+        DataMistake: If there is none, or an image whose size no annotation says is damaged.
+    """
+    ids = list(dataset.categories)
+    found = _objects_by_image(dataset, {category: position for position, category in enumerate(ids)})
+    taught = {position for _, positions, crowds in found for position in positions[~crowds].tolist()}
+    if not taught:
+        raise DataMistake(
+            f"the training set {dataset.name} has no box to learn from; labels teach by annotated objects that are no "
+            "crowds, with a width and a height within their image"
+        )
+    return {ids[position]: dataset.categories[ids[position]] for position in sorted(taught)}
+
+
+def _objects_by_image(dataset: Dataset, column_of: dict[int, int]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    annotations, nothing = dataset.annotations, np.empty(0, np.int64)
     rows = _rows_by_image(annotations)
-    nothing = np.empty(0, np.int64)
-    objects = [_objects(file, annotations, rows.get(file.image_id, nothing), column_of) for file in dataset.images]
-    boxes, columns, crowds = zip(*objects, strict=True)
-    return TrainingSet(dataset.images, boxes, columns, crowds, annotations is not None, dataset.fingerprint)
+    return [_objects(file, annotations, rows.get(file.image_id, nothing), column_of) for file in dataset.images]
 
 
 def _rows_by_image(annotations: Annotations | None) -> dict[int, np.ndarray]:
@@ -125,14 +153,14 @@ class Batches:
     """The batches of a training: functions of recipe and step alone, so that nothing of them needs a checkpoint."""
 
     def __init__(self, images: TrainingSet, spec: SSDMobileNetV1Spec, recipe: Recipe) -> None:
-        """Splits off the held-out images.
+        """Splits off the held-out images: for recipes of all seeds the same.
 
         Args:
             images: All training images, two at least.
             spec: The architecture.
-            recipe: Seed, batch size, augmentation.
+            recipe: Seed, batch size, augmentation, and how many images are held out.
         """
-        shuffled = np.random.default_rng((recipe.seed, _HELD_OUT)).permutation(len(images))
+        shuffled = np.random.default_rng((_EVERY_SEED, _HELD_OUT)).permutation(len(images))
         apart = recipe.held_out_images(len(images))
         self._images, self._recipe = images, recipe
         self._apart, self._learned = np.sort(shuffled[:apart]), np.sort(shuffled[apart:])

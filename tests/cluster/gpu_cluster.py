@@ -45,13 +45,14 @@ def _main(place: Path) -> None:
     head = {"num_cpus": 2, "num_gpus": 0, "include_dashboard": False, "_system_config": _FAST}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     executor = RayExecutor(cluster.address)
-    found: dict[str, Any] = {"none": places(executor, TRAINING, 1)}
+    found: dict[str, Any] = {"none": places(executor, TRAINING, 1), "widths": [executor.training_width]}
     executor.close()
     # The largest node, too, so that benchmarks want it as well.
     with_gpu = cluster.add_node(num_cpus=3, num_gpus=1)
     executor = RayExecutor(cluster.address)
     found |= {"gpu_node": with_gpu.node_id, "benchmark_node": executor.benchmark_node}
     found |= {"training": places(executor, TRAINING, 4), "light": places(executor, LIGHT, 8)}
+    found["widths"].append(executor.training_width)
     found["beside"] = _beside_a_benchmark(executor)
     cluster.remove_node(with_gpu, allow_graceful=False)
     while any(node.id == with_gpu.node_id for node in executor._live()):

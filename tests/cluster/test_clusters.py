@@ -108,6 +108,7 @@ def test_trainings_claim_a_gpu_where_a_node_has_one_and_run_on_cpus_elsewhere(tm
     (without,) = found["none"]
     assert without["visible"] == ""
     # One GPU: one after the other, and never on a free CPU elsewhere.
+    assert found["widths"] == [2, 1]
     assert [(place["node"], place["visible"]) for place in found["training"]] == [(gpu_node, "0")] * 4
     assert {place["visible"] for place in found["light"]} == {""}
     # The only GPU is where the benchmark runs: they wait for it there.

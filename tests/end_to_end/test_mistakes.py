@@ -87,6 +87,27 @@ def _double_image(content):
     content["images"].append(content["images"][0])
 
 
+def _qat(place, change, *options):
+    """A sweep that trains, after a change of what it trains on."""
+    path = place / "train" / "annotations.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    train = "calibration: {images: train/images, annotations: train/annotations.json}\n"
+    block = "scheme: qat_int8, calibration_images: 1, epochs: 1, distillation_weight: 0.5"
+    return _sweep(place, f"{HEAD}{VAL}{train}space: [{{{block}}}]\n", *options)
+
+
+def _no_objects(content):
+    content["annotations"] = []
+
+
+def _one_image(content):
+    content["images"] = content["images"][:1]
+    (kept,) = (image["id"] for image in content["images"])
+    content["annotations"] = [each for each in content["annotations"] if each["image_id"] == kept]
+
+
 def _unknown_category(content):
     content["annotations"][0]["category_id"] = 777
 
@@ -172,6 +193,14 @@ MISTAKES = {
     "too few calibration images": (
         lambda p: _sweep(p, GOOD.replace("calibration_images: 4", "calibration_images: 99")),
         "calibration_images is 99, but the calibration set",
+    ),
+    "labels of other classes to train on": (lambda p: _qat(p, _other_classes), "is a class of the detector"),
+    "labels of other classes in a dry run": (lambda p: _qat(p, _other_classes, "--dry-run"), "teach nothing: none of"),
+    "labels without an object": (lambda p: _qat(p, _no_objects, "--dry-run"), "images has no box to learn from"),
+    "one training image": (lambda p: _qat(p, _one_image, "--dry-run"), "training needs at least 2 images"),
+    "an infinite rate": (
+        lambda p: _sweep(p, GOOD + "training: {largest_gradient: .inf}\n"),
+        "`training.largest_gradient` is inf: Input should be a finite number",
     ),
     "a database in a missing folder": (
         lambda p: ("sweep", _sweep(p, GOOD)[1], "--db", p / "none" / "results.db", "--artifacts", p / "artifacts"),

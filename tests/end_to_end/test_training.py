@@ -20,7 +20,8 @@ pytestmark = pytest.mark.usefixtures("no_noise")
 SPACE = """
   - {scheme: static_int4, toolchain: litert_quantizer, calibration_images: 4}
   - {scheme: qat_int4, calibration_images: 4, trainer: torch, epochs: 2, learning_rate: 3e-4}
-  - {scheme: qat_int8, toolchain: [converter, litert_quantizer], calibration_images: 4, trainer: torch, epochs: 1}
+  - {scheme: qat_int8, toolchain: [converter, litert_quantizer], calibration_images: 4, trainer: torch, epochs: 1,
+     keep_float: most_sensitive_2}
 """
 TRAINING = "{images: train/images, annotations: train/annotations.json, batch_size: 4, points: 2}"
 UNTRAINED = "litert-qat_int4-litert_quantizer-per_channel-cal4-seed0-untrained-t1"
@@ -114,6 +115,38 @@ def test_an_artifact_that_is_gone_is_made_again_without_training(swept, tmp_path
     again = quantsweep("sweep", spec.parent / "again.yaml", *places, "--address", "in-process", "--json")
     assert again.code == 0 and "update" not in again.err
     assert gone.exists()
+
+
+def test_a_damaged_training_image_costs_its_trainings_alone_until_it_is_repaired(world, tmp_path):
+    """No scheme is calibrated: evaluation images and those of calibration are all read before anything begins."""
+    shutil.copytree(world.folder / "train", tmp_path / "images")
+    damaged = next((tmp_path / "images" / "images").iterdir())
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:600])
+    space = (
+        "[{scheme: float16, toolchain: litert_quantizer}, "
+        "{scheme: qat_int8, toolchain: litert_quantizer, trainer: torch, epochs: 1, range_estimator: fixed}]"
+    )
+    training = f"{{images: {damaged.parent}, batch_size: 4, points: 2}}"
+    spec = world.spec("damaged", space, training=training)
+    arguments = ("sweep", spec, "--db", tmp_path / "results.db", "--artifacts", tmp_path / "artifacts",
+                 "--address", "in-process", "--json")  # fmt: skip
+
+    def swept() -> dict[str, dict]:
+        outcome = quantsweep(*arguments)
+        assert outcome.code == 0, outcome.err
+        return {row["variant"]: row for row in json.loads(outcome.out)}
+
+    for _ in range(2):
+        rows = swept()
+        (failed,) = (row for row in rows.values() if row["status"] != "done")
+        assert len(rows) == 4 and "-torch-ep1" in failed["variant"]
+        assert (failed["status"], failed["failure_reason"]) == ("failed", "training_image_unreadable")
+        assert (
+            "every image must decode whole" in failed["failure_message"] and damaged.name in failed["failure_message"]
+        )
+    damaged.write_bytes(content)
+    assert {row["status"] for row in swept().values()} == {"done"}
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -22,7 +23,7 @@ from tasks.coco.synthetic import CATEGORIES, write_synthetic
 from tasks.detector.class_heads import with_new_classes
 from tasks.detector.loss import Balance, LossSettings
 from tasks.detector.weights import Detector
-from tasks.training import loop
+from tasks.training import checkpoint, loop
 from tasks.training.learner import TRAINERS, Losses
 from tasks.training.recipe import Optimizer
 from tests.command import Outcome, quantsweep
@@ -143,7 +144,7 @@ def test_labels_teach_by_what_the_detector_was_trained_with(given, sets):
     own = LossSettings("hard_negatives", box_weight=4.0)
     outcome, place = trained(with_loss(given, own), sets)
     assert LossSettings(**record(place)["recipe"]["loss"]) == own
-    assert "labels teach by hard negatives (3 an object's anchor), as it was trained\n" in outcome.err
+    assert "labels teach by hard negatives (3 an object's anchor, box weight 4), as it was trained\n" in outcome.err
     assert Detector.load(place).loss == own
 
 
@@ -307,6 +308,22 @@ def test_what_is_there_is_replaced_only_by_force(given, sets, toy):
     assert Detector.load(place)
 
 
+def test_a_folder_is_no_file_to_write_whatever_the_force(given, sets, toy):
+    given.with_name("mine.safetensors").mkdir()
+    for force in ((), ("--force",)):
+        outcome, place = trained(given, sets, *force)
+        assert outcome.code == 2 and f"{place} is a folder; name the file to write with --out" in outcome.err
+    assert toy == [] and list(place.iterdir()) == [] and not Path(f"{place}.training").exists()
+
+
+@pytest.mark.parametrize("name", ["quantsweep", "pillow", "opencv-python-headless", "numpy", "tensorflow"])
+def test_after_an_upgrade_it_trains_anew(given, sets, toy, monkeypatch, name):
+    trained(given, sets)
+    monkeypatch.setattr(checkpoint, "version", lambda other: "99" if other == name else version(other))
+    outcome, _ = trained(given, sets, "--force")
+    assert (len(toy), outcome.code) == (2, 0)
+
+
 def test_a_result_that_cannot_be_written_leaves_nothing_of_it(given, sets, monkeypatch):
     def full(path: Path, data: bytes) -> None:
         if path.suffix == ".safetensors":
@@ -456,12 +473,15 @@ def test_classes_of_evaluation_images_that_the_detector_lacks_are_named(given, s
     ("more", "message"),
     [
         (("--epochs", 0), "--epochs is 0; it must be at least 1"),
+        (("--epochs", 10**13), "--epochs is 10000000000000; it must be at least 0 and at most 1000000"),
         (("--learning-rate", 0), "--learning-rate is 0.0; it must be above 0"),
+        (("--learning-rate", "inf"), "--learning-rate is inf; it must be a finite number"),
         (("--batch-size", 0), "--batch-size is 0; it must be at least 1"),
         (("--distillation", 1.5), "--distillation is 1.5; it must be in [0, 1]"),
         (("--held-out", 0.9), "--held-out is 0.9; it must be in (0, .5]"),
         (("--patience", 0), "--patience is 0; it must be at least 1"),
         (("--seed", -1), "--seed is -1; it must be at least 0"),
+        (("--seed", 2**32), "--seed is 4294967296; it must be at least 0 and below 4294967296"),
         (("--threads", 0), "--threads is 0; choices: 1 to "),
         (("--classes", "new", "--distillation", 0.5), "--distillation 0.5 needs a detector that knows the classes"),
         (("--from-scratch", "--trainer", "torch"), "--from-scratch trains with keras, and has no detector to learn"),
@@ -493,9 +513,14 @@ def test_sets_that_teach_nothing_are_refused(given, sets, tmp_path):
     def empty(document: dict) -> None:
         document["annotations"] = []
 
+    def flat(document: dict) -> None:
+        for each in document["annotations"]:
+            each["bbox"][2] = 0
+
     far = {number: number + 1000 for number in CATEGORIES}
     for name, change, more, message in (
         ("empty", empty, (), "has no box to learn from"),
+        ("flat", flat, (), "has no box to learn from"),
         ("zero", renumber({1: 0}), (), "category id 0 (circle) is the background's"),
         ("far", renumber(far), ("--classes", "keep"), "--classes keep: none of the 12 categories"),
     ):

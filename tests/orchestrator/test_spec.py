@@ -152,6 +152,10 @@ WRONG_SPECS = {
         "name: x\ndetector: demo\nevaluation: demo\nspace: [{scheme: float16}]\nsensitivity: [{scheme: dynamic_int4}]",
         "line 5: a sensitivity analysis needs calibration images",
     ),
+    "an analysis of what is trained": (
+        HEAD + "space: [{scheme: float16}]\nsensitivity: [{scheme: qat_int8, epochs: 2}]",
+        "line 6: qat_int8 is trained with all its layers; analyse static_int8",
+    ),
     "an analysis of a float scheme": (
         HEAD + "space: [{scheme: float16}]\nsensitivity: [{scheme: float16}]",
         "line 6: float16 cannot be analysed layer by layer",

@@ -77,11 +77,7 @@ def test_labels_teach_by_the_loss_that_the_detector_was_trained_with_unless_the_
         _spec(rest=f"training: {text}").training.recipe(known)["loss"]
         for text in ("{}", "{balance: focal}", "{balance: focal, focal_alpha: 0.75}")
     ]
-    assert losses == [
-        known,
-        LossSettings("focal", box_weight=4.0),
-        LossSettings("focal", focal_alpha=0.75, box_weight=4.0),
-    ]
+    assert losses == [known, LossSettings("focal"), LossSettings("focal", focal_alpha=0.75)]
 
 
 def test_labels_are_needed_unless_only_the_float_detector_teaches():
@@ -97,6 +93,29 @@ REFUSED = {
     "too much distillation": ("{scheme: qat_int8, distillation_weight: 1.5}", "distillation_weight is 1.5; it must be"),
     "negative epochs": ("{scheme: qat_int8, epochs: -1}", "epochs is -1; it must be at least 0"),
     "half an epoch": ("{scheme: qat_int8, epochs: 0.5}", "`epochs` is 0.5; it must be a whole number"),
+    "an infinite rate": ("{scheme: qat_int8, learning_rate: .inf}", "learning_rate is inf; it must be a finite number"),
+    "a rate that is none": (
+        "{scheme: qat_int8, learning_rate: .nan}",
+        "learning_rate is nan; it must be a finite number",
+    ),
+    "a rate that no float holds": (
+        f"{{scheme: qat_int8, learning_rate: 1{'0' * 400}}}",
+        "learning_rate is inf; it must be a finite number",
+    ),
+    "epochs without end": ("{scheme: qat_int8, epochs: 10000000000000}", "it must be at least 0 and at most 1000000"),
+    "a seed that no framework takes": (
+        "{scheme: qat_int8, training_seed: 99999999999999999999999}",
+        "training_seed is 99999999999999999999999; it must be at least 0 and below 4294967296",
+    ),
+    "a seed below 0": ("{scheme: qat_int8, training_seed: -1}", "training_seed is -1; it must be at least 0"),
+    "a calibration seed that no database holds": (
+        "{scheme: static_int8, calibration_seed: 99999999999999999999999}",
+        "calibration_seed is 99999999999999999999999; it must be at least 0 and below 4294967296",
+    ),
+    "a calibration seed below 0": (
+        "{scheme: static_int8, calibration_seed: -1}",
+        "calibration_seed is -1; it must be at least 0",
+    ),
     "an unknown trainer": ("{scheme: qat_int8, trainer: jax}", "trainer is 'jax'; choices: keras, torch"),
     "a training of what is not trained": (
         "{scheme: static_int8, epochs: 2}",
@@ -117,6 +136,12 @@ def test_a_wrong_training_is_refused_with_the_rule_the_value_and_the_choices(nam
     ("settings", "words"),
     [
         ("{batch_size: 0}", "`training.batch_size` is 0"),
+        (
+            "{batch_size: 10000000000000}",
+            "`training.batch_size` is 10000000000000: Input should be less than or equal to",
+        ),
+        ("{weight_decay: .inf}", "`training.weight_decay` is inf: Input should be a finite number"),
+        ("{largest_gradient: .inf}", "`training.largest_gradient` is inf: Input should be a finite number"),
         ("{optimiser: sgd}", "unknown key `training.optimiser`; choices: images, annotations, batch_size, optimizer"),
         ("{annotations: a.json}", "annotations without images"),
         ("{focal_alpha: 0.75}", "focal_alpha belongs to focal loss: give `balance: focal`, too"),
@@ -126,3 +151,15 @@ def test_a_wrong_training_is_refused_with_the_rule_the_value_and_the_choices(nam
 )
 def test_wrong_settings_are_refused(settings, words):
     assert words in _refusal(BLOCK, f"training: {settings}")
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        ("latency: {max_seconds: .inf}", "latency.max_seconds"),
+        ("study: {stop: {seconds: .inf}}", "study.stop.seconds"),
+        ("budget: {max_loss: .nan}", "budget.max_loss"),
+    ],
+)
+def test_no_section_takes_a_number_that_is_not_finite(section, name):
+    assert f"`{name}` is " in (refusal := _refusal(BLOCK, section)) and "Input should be a finite number" in refusal

@@ -63,6 +63,15 @@ def spec_from_pipeline(pipeline: Message, origin: str) -> SSDMobileNetV1Spec:
         raise ModelMistake(f"{origin} configures no usable detector: {error}") from error
 
 
+def choice_of(message: Message) -> str:
+    """Returns which alternative of a `oneof` is written; `none` if none is, which TensorFlow refuses to build.
+
+    Args:
+        message: One that holds nothing but the alternatives.
+    """
+    return message.fields[-1][0] if message.fields else "none"
+
+
 def _anchor_spec(generator: Message) -> AnchorSpec:
     usual = AnchorSpec()
     ratios = [value for value in generator.scalars("aspect_ratios") if isinstance(value, float)]
@@ -101,6 +110,7 @@ def _refuse_unsupported(ssd: Message, origin: str) -> None:
         "anchor_generator scales": (generator.scalars("scales"), []),
         "anchor_generator base_anchor_height": (generator.number("base_anchor_height", 1), 1),
         "anchor_generator base_anchor_width": (generator.number("base_anchor_width", 1), 1),
+        "box_coder": (choice_of(ssd.message("box_coder")), "faster_rcnn_box_coder"),
         "score_converter": (ssd.message("post_processing").text("score_converter", "IDENTITY"), "SIGMOID"),
         **{f"box_coder {name}": (coder.number(name, CENTER_SCALE), CENTER_SCALE) for name in ("y_scale", "x_scale")},
         **{

@@ -72,6 +72,9 @@ class Facts:
     curve: tuple[float, ...] = ()
     """Held-out losses of its training; empty if it takes none."""
 
+    training: str = ""
+    """Name of the training, if others share it."""
+
     @property
     def failure(self) -> Failure:
         return BROKEN if self.is_own_fault else LOST
@@ -122,6 +125,9 @@ class FakeLaboratory:
 
     def needs_training(self, candidate: Candidate) -> bool:
         return bool(self._facts(candidate).curve)
+
+    def training_key(self, candidate: Candidate) -> str:
+        return self._facts(candidate).training or candidate.variant.label
 
     def train(
         self,

@@ -47,6 +47,9 @@ class ScriptedLaboratory:
     def needs_training(self, candidate: Candidate) -> bool:
         return False
 
+    def training_key(self, candidate: Candidate) -> str:
+        raise AssertionError("nothing is trained here")
+
     def train(
         self,
         candidate: Candidate,

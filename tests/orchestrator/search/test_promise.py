@@ -19,10 +19,18 @@ def test_a_training_that_diverges_ends_after_an_eighth():
     assert why_unpromising(progress(1.0, 1.9, steps=8)) is None
 
 
-def test_a_training_that_was_never_better_than_untrained_weights_ends_at_half_time():
-    assert why_unpromising(progress(1.0, 1.1, 1.2, 1.1, steps=8)) is None
-    assert "never below the 1.000" in (why_unpromising(progress(1.0, 1.1, 1.2, 1.1, 1.1, steps=8)) or "")
-    assert why_unpromising(progress(1.0, 1.1, 0.99, 1.1, 1.1, steps=8)) is None
+def test_where_rounding_costs_next_to_nothing_a_bump_is_no_divergence():
+    """Measured: the demo detector, 8-bit weights per tensor, distilled at a peak rate of 1e-3; it ends at .59 of it."""
+    assert why_unpromising(progress(0.0436, 0.087, 0.1034, 0.09, 0.05, steps=8)) is None
+    assert "diverges" in (why_unpromising(progress(0.0436, 2.1, steps=8)) or "")
+    assert why_unpromising(progress(0.0, 0.1, steps=8)) is None
+
+
+def test_a_training_that_was_never_better_than_untrained_weights_ends_after_three_quarters():
+    never = (1.0, 1.1, 1.2, 1.1, 1.1, 1.1, 1.1)
+    assert why_unpromising(progress(*never[:-1], steps=8)) is None
+    assert "never below the 1.000" in (why_unpromising(progress(*never, steps=8)) or "")
+    assert why_unpromising(progress(1.0, 1.1, 0.99, *never[3:], steps=8)) is None
 
 
 def test_a_training_worse_than_the_median_of_three_others_ends_after_a_quarter():

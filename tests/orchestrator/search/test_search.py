@@ -166,7 +166,9 @@ def test_no_more_candidates_than_allowed_are_without_a_verdict(facts, manners):
     make = laboratory.make
 
     def watched(candidate, then):
-        assert sum(each.verdict is None for each in running[0].candidates) <= manners["in_flight"]
+        undecided = [each for each in running[0].candidates if each.verdict is None]
+        begun = [each for each in undecided if not (each.is_untrained and each.latency)]
+        assert len(begun) <= manners["in_flight"] and len(undecided) <= 2 * manners["in_flight"]
         make(candidate, then)
 
     laboratory.make = watched  # type: ignore[method-assign]
@@ -424,7 +426,7 @@ def test_a_training_that_goes_badly_is_ended_and_the_next_one_has_its_turn():
     facts = [Facts(0.3, 0.0, curve=GOING_BADLY), Facts(0.4, 0.0, curve=GOING_WELL)]
     found = search(facts, ends_trainings=True)
 
-    assert found.laboratory.trained == [(0, 2), (1, 4)]
+    assert found.laboratory.trained == [(0, 3), (1, 4)]
     assert (found.kind(0), found.winner.ask.number) == ("unpromising", 1)
     assert "never below the 1.000 of untrained weights" in found.search.candidates[0].verdict.because
     assert search(facts).winner.ask.number == 0
@@ -436,6 +438,37 @@ def test_a_training_ends_when_a_faster_candidate_turns_out_feasible_meanwhile():
 
     assert found.winner.ask.number == 0 and found.kind(1) == "no_gain"
     assert dict(found.laboratory.trained)[1] < 39
+
+
+def test_what_waits_for_a_training_keeps_nobody_from_being_asked_for():
+    found = search([*[Facts(0.6, 0.0, curve=GOING_WELL)] * 6, Facts(0.2, 0.0)], in_flight=8)
+
+    assert found.winner.ask.number == 6 and found.laboratory.trained == []
+
+
+def test_trainings_begin_when_as_many_wait_as_may_be_in_flight_so_that_a_strategy_learns_from_them():
+    found = search([*[Facts(0.6, 0.0, curve=GOING_WELL)] * 6, Facts(0.2, 0.0)], in_flight=2)
+
+    assert found.winner.ask.number == 6 and 1 <= len(found.laboratory.trained) < 6
+
+
+def test_a_training_that_several_candidates_share_counts_once_among_the_others():
+    shared = [Facts(0.3 + number / 1000, 0.5, curve=(1.0, 0.2, 0.2, 0.2, 0.2), training="a") for number in range(3)]
+    worse = Facts(0.4, 0.0, curve=(1.0, 0.9, 0.8, 0.7, 0.6), training="b")
+
+    assert search([*shared, worse], ends_trainings=True).winner.ask.number == 3
+    assert search([*[replace(each, training="") for each in shared], worse], ends_trainings=True).winner is None
+
+
+def test_what_an_earlier_run_left_untrained_is_trained_when_its_rival_is_not_what_it_seemed():
+    """The rival is slower when it is timed again; the candidate comes back from the database without an artifact."""
+    facts = [Facts(0.2, 0.0, own_ratio=0.9), Facts(0.5, 0.0, curve=GOING_WELL)]
+    took = latency(0.5)
+    beaten = Candidate(Ask(1, variant(1)), latency=took, verdict=Verdict("dominated", 0, 80, None, ""), is_told=True)
+    where = FakeLaboratory(facts)
+    running = Search(Listening(1), where, Rules(LOOKS, BUDGET), Watching(), earlier=[beaten])
+
+    assert running.run() is beaten and where.trained == [(1, 4)]
 
 
 def test_a_training_that_fails_is_a_verdict():

@@ -130,7 +130,7 @@ def test_graph_of_another_network_is_refused(tmp_path: Path) -> None:
 CONFIG = """
 model { ssd {
   num_classes: 20  # VOC
-  image_resizer { fixed_shape_resizer { height: 256 width: 256 } }
+  image_resizer { fixed_shape_resizer { height: 256 width: 256 } } box_coder { faster_rcnn_box_coder { } }
   feature_extractor {
     type: 'ssd_mobilenet_v1', depth_multiplier: 0.5
     conv_hyperparams: <activation: RELU_6>

@@ -127,6 +127,8 @@ def test_help_loads_no_framework() -> None:
 CONFIG = """
 model { ssd {
   num_classes: 4
+  box_coder { faster_rcnn_box_coder { } }
+  similarity_calculator { iou_similarity { } }
   image_resizer { fixed_shape_resizer { height: 96 width: 96 } }
   matcher { argmax_matcher { force_match_for_each_row: true } }
   feature_extractor { type: 'ssd_mobilenet_v1' depth_multiplier: DEPTH conv_hyperparams { activation: RELU_6 } }

@@ -92,6 +92,7 @@ def test_nothing_is_printed_and_later_loggers_are_left_alone(capfd):
     assert logging.getLoggerClass() is logger_class
 
 
+@pytest.mark.slow
 def test_another_calibration_or_bias_correction_has_the_same_structure():
     made_so = [{}, {"calibration_images": 2}, {"bias_correction": "none"}, {"bias_correction": "accurate"}]
     data = [int8_archive(symmetry="symmetric", **axes) for axes in made_so]

@@ -110,9 +110,16 @@ def name_of(scheme: Scheme) -> str:
 def marked(scheme: Scheme) -> Any:
     """Compiling takes half a minute: the quick suite leaves it to test_torch_pt2e and test_torch_inductor.
 
-    Clustering takes a second or two of each toolchain: of transforms it has the others.
+    Clustering takes a second or two of each toolchain: of transforms it has the others. NNCF takes seconds along each
+    axis, and what is trained is exported anew for ONNX Runtime: the quick suite has their defaults.
     """
-    is_slow = builder_of(scheme).is_compiled or scheme.axes().get("transform", "").startswith("clustered")
+    builder = builder_of(scheme)
+    takes_seconds = builder.toolchain == "nncf" or (isinstance(scheme, Qat) and builder.toolchain == "onnxruntime")
+    is_slow = (
+        builder.is_compiled
+        or scheme.axes().get("transform", "").startswith("clustered")
+        or (takes_seconds and scheme != default_of(builder))
+    )
     marks = [pytest.mark.slow] if is_slow else []
     return pytest.param(scheme, id=name_of(scheme), marks=marks)
 

@@ -1,6 +1,7 @@
 """The packages that AOTInductor compiles of the tiny detector, each one once: it takes some 20 s."""
 
 import functools
+import hashlib
 import io
 import json
 import zipfile
@@ -8,6 +9,7 @@ from collections.abc import Callable
 
 from tasks.quantize.artifact import make
 from tasks.quantize.schemes import Float32, Scheme
+from tests.once import once
 from tests.tasks.runtimes.tiny_detector import tiny_detector
 
 DESCRIPTION = "model/extra/quantsweep.json"
@@ -16,7 +18,9 @@ DESCRIPTION = "model/extra/quantsweep.json"
 @functools.cache
 def tiny_package(scheme: Scheme | None = None) -> bytes:
     """Float32 in channels_last, unless another scheme is given."""
-    return make(tiny_detector(), scheme or Float32(toolchain="inductor"))
+    wanted = scheme or Float32(toolchain="inductor")
+    name = hashlib.sha256(repr(wanted).encode()).hexdigest()
+    return once(f"{name}.pt2", lambda: make(tiny_detector(), wanted))
 
 
 def rewritten(data: bytes, change: Callable[[dict], None]) -> bytes:

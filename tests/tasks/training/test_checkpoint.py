@@ -1,5 +1,9 @@
 """A checkpoint holds a training to the bit."""
 
+import json
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.numpy import save
 
+from tasks.detector.weights import metadata_of, with_metadata
 from tasks.training import checkpoint
 from tasks.training.checkpoint import Checkpoint, Standing, Stretch, versions_of
 from tasks.training.learner import Losses
@@ -25,6 +30,14 @@ STATES = st.dictionaries(
     arrays.arrays(KINDS, arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)),
     max_size=5,
 )
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> bytes:
+    """A checkpoint with another header."""
+    data = Checkpoint(STANDING, {"a": np.ones(3)}).to_bytes({})
+    record = json.loads(metadata_of(data, "it")["quantsweep.training"])
+    change(record)
+    return with_metadata(data, "quantsweep.training", json.dumps(record))
 
 
 def again(found: Checkpoint) -> Checkpoint:
@@ -73,6 +86,43 @@ def test_one_of_another_format_is_none(monkeypatch):
     assert Checkpoint.from_bytes(data) is not None
     monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
     assert Checkpoint.from_bytes(data) is None
+
+
+def without(part: dict[str, Any], name: str) -> None:
+    del part[name]
+
+
+@pytest.mark.parametrize("name", ["format", "progress", "stretch", "step", "seconds"])
+def test_one_that_lacks_a_field_is_none(name):
+    assert Checkpoint.from_bytes(changed(lambda record: without(record, name))) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: without(record["progress"], "points"),
+        lambda record: without(record["progress"], "device"),
+        lambda record: without(record["progress"]["points"][0], "step"),
+        lambda record: record["progress"].update(colour="red"),
+        lambda record: record["progress"]["points"][0].update(colour="red"),
+        lambda record: record["stretch"].update(colour="red"),
+        lambda record: record.update(progress=[]),
+        lambda record: record.update(stretch=None),
+    ],
+)
+def test_one_whose_fields_have_other_fields_is_none(change):
+    assert Checkpoint.from_bytes(changed(change)) is None
+
+
+@pytest.mark.parametrize("text", ["[]", "1", "null", '"checkpoint"'])
+def test_one_whose_header_is_no_record_is_none(text):
+    assert Checkpoint.from_bytes(with_metadata(save({"best": np.ones(3)}), "quantsweep.training", text)) is None
+
+
+def test_one_without_weights_is_none():
+    data = Checkpoint(STANDING, {}).to_bytes({})
+    header = metadata_of(data, "it")["quantsweep.training"]
+    assert Checkpoint.from_bytes(with_metadata(save({"other": np.ones(3)}), "quantsweep.training", header)) is None
 
 
 @pytest.mark.parametrize(

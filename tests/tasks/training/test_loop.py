@@ -111,6 +111,34 @@ def test_losses_of_a_point_are_means_over_the_updates_since_the_one_before(stora
     assert point.learning_rate == training.recipe.learning_rate_at(7, UPDATES)
 
 
+def test_without_annotations_no_point_has_losses_against_labels(storage, workshop):
+    training = training_of(is_annotated=False, distillation_weight=1.0)
+    advance(training, storage, 2)
+    workshop.forget()
+    points = advance(training, storage, END).points
+    assert {(point.box_loss, point.score_loss) for point in points} == {(None, None)}
+    assert all(point.loss is not None and point.distillation_loss is not None for point in points[1:])
+    annotated = advance(training_of(distillation_weight=1.0), ArtifactStorage(f"{storage.url}-annotated"), END).points
+    assert all(point.box_loss is not None and point.score_loss is not None for point in annotated[1:])
+
+
+@pytest.mark.parametrize("is_annotated", [True, False])
+def test_losses_against_labels_that_are_no_numbers_end_a_training_only_where_there_are_labels(
+    storage, workshop, is_annotated
+):
+    class Astray(ToyLearner):
+        def step(self, *arguments) -> Losses:
+            return replace(super().step(*arguments), box=math.inf, score=math.nan, total=1.0)
+
+    workshop.learner = Astray
+    training = training_of(is_annotated=is_annotated, distillation_weight=1.0)
+    if is_annotated:
+        with pytest.raises(TrainingFailed, match="box inf, score nan, distillation"):
+            advance(training, storage, END)
+    else:
+        assert advance(training, storage, END).end == "finished"
+
+
 @pytest.mark.parametrize("distillation_weight", [0.0, 0.3, 1.0])
 def test_the_held_out_loss_is_the_mean_over_images_of_what_the_recipe_makes_small(storage, distillation_weight):
     training = training_of(distillation_weight=distillation_weight)

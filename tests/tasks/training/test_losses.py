@@ -19,6 +19,7 @@ BALANCES = [
     LossSettings("focal"),
     LossSettings("focal", focal_alpha=0.75, focal_gamma=1.5),
     LossSettings("focal", focal_alpha=None, focal_gamma=0.0),
+    LossSettings("focal", focal_gamma=0.5),
 ]
 BACKGROUNDS = [None, 0]
 Answers = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -335,6 +336,53 @@ def test_the_losses_of_a_batch_are_divided_by_all_its_matches(losses: Losses, se
 def test_absurd_answers_have_finite_losses(losses: Losses, settings: LossSettings) -> None:
     codes, logits, target_codes, found = drawn(8)
     assert np.isfinite(losses(codes * 1e6, logits * 1e4, target_codes, found, settings=settings)).all()
+
+
+def torch_score_gradient(logits: np.ndarray, found: np.ndarray, settings: LossSettings) -> np.ndarray:
+    import torch
+
+    from tasks.training.loss_torch import detection_loss
+
+    codes, places = torch.zeros((*found.shape, 4)), torch.tensor(logits, requires_grad=True)
+    detection_loss(codes, places, codes, torch.from_numpy(found), settings, None)[1].backward()
+    assert places.grad is not None
+    return places.grad.numpy()
+
+
+def keras_score_gradient(logits: np.ndarray, found: np.ndarray, settings: LossSettings) -> np.ndarray:
+    import tensorflow as tf
+
+    from tasks.training.loss_tensorflow import detection_loss
+
+    codes, places = tf.zeros((*found.shape, 4)), tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(places)
+        loss = detection_loss(codes, places, codes, tf.constant(found), settings, None)[1]
+    gradient: np.ndarray = tape.gradient(loss, places).numpy()
+    return gradient
+
+
+def plain_focal_gradient(logit: float, is_wanted: bool, gamma: float) -> float:
+    """The derivative of surprise ** gamma * entropy, whose parts are taken as logarithms."""
+    side = -1 if is_wanted else 1
+    far = side * logit
+    entropy = max(far, 0) + math.log1p(math.exp(-abs(far)))
+    log_surprise = far - entropy
+    return side * (gamma * math.exp(gamma * log_surprise - entropy) * entropy + math.exp((gamma + 1) * log_surprise))
+
+
+@pytest.mark.parametrize("gradient", [torch_score_gradient, keras_score_gradient])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_the_focal_loss_of_absurd_scores_has_the_gradient_that_calculus_gives(
+    gradient: Callable[..., np.ndarray], gamma: float
+) -> None:
+    logits = [sign * size for size in (0.5, 20, 110, 1e4, 1e30) for sign in (-1, 1)]
+    found = np.array([[0] * len(logits) + [BACKGROUND] * len(logits)], np.int32)
+    answers = np.array(2 * logits, np.float32).reshape(1, -1, 1)
+    settings = LossSettings("focal", focal_alpha=None, focal_gamma=gamma)
+    expected = [plain_focal_gradient(logit, is_wanted, gamma) for is_wanted in (True, False) for logit in logits]
+    given = gradient(answers, found, settings)[0, :, 0] * len(logits)
+    np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-8)
 
 
 @BOTH_DISTILLATIONS
