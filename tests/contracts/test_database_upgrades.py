@@ -43,7 +43,10 @@ OLD = (
 )  # fmt: skip
 
 
-@pytest.fixture(params=["0001", "0002", "0003", "0004", "0005"])
+IN_BETWEEN = [pytest.param(revision, marks=pytest.mark.slow) for revision in ("0002", "0003", "0004")]
+
+
+@pytest.fixture(params=["0001", *IN_BETWEEN, "0005"])
 def older(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

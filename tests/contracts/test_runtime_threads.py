@@ -15,7 +15,7 @@ from tests.contracts.session_probe import ROUNDS
 
 pytestmark = pytest.mark.alone
 
-SLOW = {"keras", "inductor"}
+SLOW = {"keras", "inductor", "eager", "onnx"}
 """Toolchains of which a build or a start takes long."""
 
 

@@ -17,7 +17,17 @@ from tests.contracts.float32 import CLASS_IDS, MAKERS, contract_detector, float3
 Maker = tuple[str, str, str]
 
 
-@pytest.fixture(scope="module", params=MAKERS, ids="-".join)
+COMPILED = {"inductor"}
+"""Toolchains that take half a minute."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(maker, marks=[pytest.mark.slow] if maker[1] in COMPILED else [], id="-".join(maker))
+        for maker in MAKERS
+    ],
+)
 def maker(request) -> Maker:
     return request.param
 
@@ -93,7 +103,7 @@ def test_foreign_bytes_are_unreadable(runtime, content):
 
 
 def test_artifacts_of_other_formats_are_unreadable(runtime):
-    for _, toolchain, form in MAKERS:
+    for _, toolchain, form in (each for each in MAKERS if each[1] not in COMPILED):
         # A detector's own file is what both Keras and torch open.
         if form.rsplit(".")[-1] not in {each.rsplit(".")[-1] for each in runtime.formats}:
             with pytest.raises(ArtifactUnreadable):

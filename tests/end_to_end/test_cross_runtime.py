@@ -1,4 +1,4 @@
-"""One spec over all runtimes, through the command and a real Ray: workers of one framework each."""
+"""One spec over all runtimes, through the command and a real Ray: workers of one framework each. Minutes."""
 
 import json
 import sqlite3
@@ -9,13 +9,12 @@ import pytest
 
 from tests.command import quantsweep, start_quantsweep
 
+pytestmark = pytest.mark.slow
+
 SPACE = """
   - {runtime: [litert, onnxruntime, openvino], scheme: float32}
   - {runtime: onnxruntime, scheme: static_int8, calibration_images: 4, graph_optimization: [all, disabled]}
   - {runtime: openvino, scheme: static_int8, toolchain: onnxruntime, calibration_images: 4}
-"""
-
-SLOW = """
   - {runtime: openvino, scheme: static_int8, toolchain: nncf, calibration_images: 4}
   - {runtime: onnxruntime, scheme: dynamic_int8}
   - {runtime: onnxruntime, scheme: static_int8, calibration_images: 4, keep_float: most_sensitive_2}
@@ -37,38 +36,27 @@ def _sweep(spec: Path, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-EVERYTHING = pytest.param(SPACE + SLOW, marks=pytest.mark.slow, id="everything")
-
-
-@pytest.fixture(scope="module", params=[pytest.param(SPACE, id="some"), EVERYTHING])
-def space(request) -> str:
-    """The space without what torch compiles and what ranks layers, and with it."""
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
-def folder(space: str, tmp_path_factory) -> Path:
+def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cross-runtime")
 
 
 @pytest.fixture(scope="module")
-def rows(world, space: str, folder: Path) -> Rows:
-    return {row["variant"]: row for row in _sweep(world.spec("cross-runtime", space), folder)}
+def rows(world, folder: Path) -> Rows:
+    return {row["variant"]: row for row in _sweep(world.spec("cross-runtime", SPACE), folder)}
 
 
-def test_every_variant_has_its_numbers_or_the_reason_why_not(rows: Rows, space: str):
+def test_every_variant_has_its_numbers_or_the_reason_why_not(rows: Rows):
     failed = {name: row["failure_reason"] for name, row in rows.items() if row["status"] == "failed"}
-    reasons = {"torch-dynamic_int8-quantize_dynamic-per_channel-t1": "audit_mismatch"}
-    assert failed == (reasons if space.endswith(SLOW) else {})
+    assert failed == {"torch-dynamic_int8-quantize_dynamic-per_channel-t1": "audit_mismatch"}
     done = [row for row in rows.values() if row["status"] == "done"]
-    torch = {"torch"} if space.endswith(SLOW) else set()
-    assert {row["runtime"] for row in done} == {"litert", "onnxruntime", "openvino"} | torch
+    assert {row["runtime"] for row in done} == {"litert", "onnxruntime", "openvino", "torch"}
     assert all(row["latency_ratio"] > 0 and row["ap_loss_low"] <= row["ap_loss_high"] for row in done)
 
 
-def test_float32_has_one_ap_on_all_runtimes(rows: Rows, space: str):
+def test_float32_has_one_ap_on_all_runtimes(rows: Rows):
     floats = [row for row in rows.values() if row["scheme"] == "float32"]
-    assert len(floats) == (6 if space.endswith(SLOW) else 3)
+    assert len(floats) == 6
     assert max(row["ap"] for row in floats) - min(row["ap"] for row in floats) < 1e-3
 
 
@@ -103,7 +91,6 @@ def test_one_artifact_serves_two_runtimes(rows: Rows):
     assert rows["onnxruntime-float32-onnx-t1"]["artifact_sha256"] == rows["openvino-float32-onnx-t1"]["artifact_sha256"]
 
 
-@pytest.mark.parametrize("space", [EVERYTHING], indirect=True)
 def test_layers_are_ranked_once_for_every_toolchain(rows: Rows, folder: Path):
     kept = rows["onnxruntime-static_int8-onnxruntime-per_channel-cal4-seed0-float_most_sensitive_2-t1"]
     with sqlite3.connect(folder / "results.db") as database:
@@ -116,9 +103,9 @@ def test_layers_are_ranked_once_for_every_toolchain(rows: Rows, folder: Path):
     assert floats == {layer for (layer,) in ranked}
 
 
-def test_a_rerun_does_no_work(world, rows: Rows, space: str, folder: Path):
+def test_a_rerun_does_no_work(world, rows: Rows, folder: Path):
     before = {path: path.stat().st_mtime_ns for path in (folder / "artifacts").rglob("*") if path.is_file()}
-    again = _sweep(world.spec("cross-runtime", space), folder)
+    again = _sweep(world.spec("cross-runtime", SPACE), folder)
     assert {row["variant"]: row["latency_ratio"] for row in again} == {
         name: row["latency_ratio"] for name, row in rows.items()
     }

@@ -167,6 +167,7 @@ def test_the_winner_is_scored_on_images_that_had_no_part_in_choosing_it(studied,
     assert study.outcome.images_inferred == kept_images(tmp_path / "copy", study.key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["{metric: AP50, max_loss: 0.003}", "{max_relative_loss: 0.005}"])
 def test_the_last_look_gives_the_loss_that_the_leaderboard_has(bare, trained_world, tmp_path, metric):
     folder = without_scores(bare, tmp_path / "copy")
@@ -220,6 +221,7 @@ def _trials(folder):
         return dict(database.execute("SELECT state, count(*) FROM trials GROUP BY state"))
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_winner(bare, exhaustive, trained_world, tmp_path, ray_executor):
     folder = without_scores(bare, tmp_path / "copy")
     study = search("study", trained_world.spec("ray", SPACE, BUDGET, study=STUDY), folder, ray_executor)

@@ -140,6 +140,7 @@ def test_a_finished_sweep_runs_nothing_again(swept, world):
     assert json.loads(outcome.out) == rows
 
 
+@pytest.mark.usefixtures("no_noise")
 def test_another_sweep_takes_what_is_known_from_the_database(swept, world):
     folder, rows, _ = swept
     outcome = _sweep(world.spec("part", "[{scheme: static_int8, calibration_images: 8}]"), folder, InProcessExecutor())

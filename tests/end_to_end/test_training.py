@@ -117,6 +117,7 @@ def test_an_artifact_that_is_gone_is_made_again_without_training(swept, tmp_path
     assert gone.exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_training_image_costs_its_trainings_alone_until_it_is_repaired(world, tmp_path):
     """No scheme is calibrated: evaluation images and those of calibration are all read before anything begins."""
     shutil.copytree(world.folder / "train", tmp_path / "images")

@@ -95,7 +95,7 @@ def test_layers_of_equal_weights_keep_weights_of_their_own(detector):
     assert names >= {f"{layer.name}.{role}" for layer in layers(detector.spec) for role in ("weight", "bias")}
 
 
-@pytest.mark.parametrize("size", [65, 97])
+@pytest.mark.parametrize("size", [65, pytest.param(97, marks=pytest.mark.slow)])
 def test_odd_sizes_are_padded_as_litert_pads_them(size):
     small = small_detector(0)
     spec = SSDMobileNetV1Spec(depth_multiplier=0.25, image_size=size, class_ids=small.spec.class_ids)

@@ -56,6 +56,7 @@ def test_one_scale_written_for_each_channel_is_seen_as_per_channel_only_where_sc
     assert audit(int8_archive(granularity="per_tensor")).granularity == "per_tensor"
 
 
+@pytest.mark.slow
 def test_clusters_are_counted_in_the_stored_integers():
     assert audit(int8_archive(transform="binary")).codebook_size == 2
     assert audit(int8_archive()).codebook_size > 2
@@ -82,7 +83,7 @@ def test_other_weights_have_the_same_structure():
     [
         {"granularity": "per_tensor"},
         {"keep_float": "Conv2d_0"},
-        {"transform": "equalized"},
+        pytest.param({"transform": "equalized"}, marks=pytest.mark.slow),
         {"symmetry": "symmetric"},
     ],
     ids=str,
@@ -91,6 +92,7 @@ def test_what_is_executed_otherwise_has_another_structure(axes):
     assert structure_sha256(int8_archive(**axes)) != structure_sha256(int8_archive())
 
 
+@pytest.mark.slow
 def test_another_image_size_has_another_structure():
     detector = tiny_detector()
     small = Detector(dataclasses.replace(detector.spec, image_size=64), detector.tensors)

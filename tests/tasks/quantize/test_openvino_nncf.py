@@ -62,6 +62,7 @@ def test_each_axis_keeps_its_promise_and_makes_another_artifact(axes):
     assert int8_archive(**axes) != int8_archive()
 
 
+@pytest.mark.slow
 def test_ranges_around_a_shifted_zero_are_asymmetric_alone():
     assert audit(int8_archive(symmetry="symmetric")).symmetric_activations is True
     assert audit(int8_archive(symmetry="asymmetric")).symmetric_activations is False

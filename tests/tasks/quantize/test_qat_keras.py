@@ -76,8 +76,11 @@ def test_a_float_learner_starts_as_the_detector_and_its_own_teacher(
 
 @pytest.mark.parametrize(
     "scheme",
-    [UNTRAINED, replace(UNTRAINED, granularity="per_tensor"), QatInt4(epochs=0)],
-    ids=["int8", "int8-per-tensor", "int4"],
+    [
+        pytest.param(UNTRAINED, id="int8", marks=pytest.mark.slow),
+        pytest.param(replace(UNTRAINED, granularity="per_tensor"), id="int8-per-tensor"),
+        pytest.param(QatInt4(epochs=0), id="int4"),
+    ],
 )
 def test_each_layer_rounds_as_the_artifact_does(
     scheme: Any, detector: Detector, statistics: Callable[[int], Statistics], ranges: Ranges, pixels: np.ndarray

@@ -184,7 +184,7 @@ def test_ranges_follow_the_batches_slowly_while_they_may_and_then_stay():
     assert moved.keys() == RANGES.keys()
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("sgd", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("simulation", "distillation"), [(INT8, 0.5), (None, 0.0)])
 def test_a_learner_that_takes_over_a_state_goes_on_bit_for_bit(optimizer, simulation, distillation):
     settings = {"optimizer": optimizer, "distillation_weight": distillation}

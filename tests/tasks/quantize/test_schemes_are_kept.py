@@ -111,10 +111,10 @@ def marked(scheme: Scheme) -> Any:
     """Compiling takes half a minute: the quick suite leaves it to test_torch_pt2e and test_torch_inductor.
 
     Clustering takes a second or two of each toolchain: of transforms it has the others. NNCF takes seconds along each
-    axis, and what is trained is exported anew for ONNX Runtime: the quick suite has their defaults.
+    axis, and untrained twins are what post-training quantization makes: the quick suite has their defaults.
     """
     builder = builder_of(scheme)
-    takes_seconds = builder.toolchain == "nncf" or (isinstance(scheme, Qat) and builder.toolchain == "onnxruntime")
+    takes_seconds = builder.toolchain == "nncf" or isinstance(scheme, Qat)
     is_slow = (
         builder.is_compiled
         or scheme.axes().get("transform", "").startswith("clustered")

@@ -65,6 +65,7 @@ def test_depthwise_layers_which_tfmot_does_not_cluster_are_clustered_as_ours_are
     np.testing.assert_array_equal(by_tfmot.tensors[key], transformed(even, "clustered_4").tensors[key])
 
 
+@pytest.mark.slow
 def test_tfmot_gives_the_same_codes_again_and_leaves_caps_alone(even: Detector, by_tfmot: Detector) -> None:
     assert transformed(even, "clustered_tfmot_4").sha256 == by_tfmot.sha256
     np.testing.assert_array_equal(by_tfmot.tensors["Conv2d_0/cap"], even.tensors["Conv2d_0/cap"])
